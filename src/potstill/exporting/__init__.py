@@ -1,0 +1,1 @@
+"""Writing a trained student in the formats that other engines read."""

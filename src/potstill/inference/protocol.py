@@ -1,0 +1,148 @@
+"""The one protocol by which every model is asked, wherever it runs.
+
+An engine turns a `Request` into a `RawReply` (what came back, byte for byte) and a raw reply into a `Reply` (its meaning). The
+two are apart so that the journal can keep the first before anything looks at it. Engines know nothing of retries, rates,
+budgets or the journal: that is the client's work (`client.py`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, Literal, Protocol
+
+from potstill.errors import PotstillError
+from potstill.rows import Message, content_hash
+
+FinishReason = Literal["stop", "length", "refused"]
+
+
+@dataclass(frozen=True, slots=True)
+class Sampling:
+    """How an answer is drawn. `temperature` 0 is greedy; `max_tokens` bounds the answer.
+
+    `choices`, where given, is a closed set: an engine whose capabilities say so answers with one of them.
+    """
+
+    temperature: float = 0.0
+    top_p: float = 1.0
+    max_tokens: int = 512
+    stop: tuple[str, ...] = ()
+    choices: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """One question to a model. `sample` numbers independent answers to the same question."""
+
+    messages: tuple[Message, ...]
+    sampling: Sampling
+    sample: int = 0
+
+    def key(self, identity: Mapping[str, Any]) -> str:
+        """What makes two requests the same one: model, messages, sampling, sample number; never a row's position.
+
+        32 hexadecimal digits of 128-bit BLAKE2b over canonical JSON.
+        """
+        return content_hash(
+            {
+                "model": dict(identity),
+                "messages": [message.as_dict() for message in self.messages],
+                "sampling": asdict(self.sampling),
+                "sample": self.sample,
+            }
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class RawReply:
+    """What came back, before anything parsed it.
+
+    status: HTTP status, or 200 and 500 for models in this process. latency_s: seconds from sending to the last byte.
+    retry_after_s: seconds the endpoint asked to wait, where it did.
+    """
+
+    status: int
+    body: bytes
+    latency_s: float
+    retry_after_s: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """The meaning of a raw reply. Token counts are None where the endpoint does not tell."""
+
+    text: str
+    finish_reason: FinishReason
+    prompt_tokens: int | None
+    completion_tokens: int | None
+    latency_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Score:
+    """A model's view of a given continuation, one entry a token of it.
+
+    logprobs: natural logarithms of the probability of each token. top1: whether the token was the model's first choice.
+    """
+
+    tokens: tuple[int, ...]
+    logprobs: tuple[float, ...]
+    top1: tuple[bool, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Capabilities:
+    """What an engine can do.
+
+    score: `score` works. choices: `Sampling.choices` is enforced. local: the model runs in this process, so its memory can be
+    measured here and a reply costs no money. max_concurrency: requests it serves at once (slots), None if unknown.
+    """
+
+    score: bool
+    choices: bool
+    local: bool
+    max_concurrency: int | None = None
+    context_window: int | None = None
+
+
+class MalformedReplyError(PotstillError):
+    """A reply that is no answer: broken JSON, a missing field, another protocol. Worth another try."""
+
+
+class TransportError(PotstillError):
+    """The connection failed, was cut, or timed out. Worth another try."""
+
+
+class Engine(Protocol):
+    """A model that can be asked. Made by `potstill.inference.open_engine`, closed with `aclose`."""
+
+    @property
+    def identity(self) -> Mapping[str, Any]:
+        """What makes the model this model, by content (never a path): part of every request's key."""
+        ...
+
+    @property
+    def capabilities(self) -> Capabilities: ...
+
+    async def generate(self, request: Request) -> RawReply:
+        """Ask once.
+
+        Raises:
+            TransportError: nothing came back, or not all of it.
+        """
+        ...
+
+    def parse(self, raw: RawReply) -> Reply:
+        """The meaning of a raw reply of this engine with status 200.
+
+        Raises:
+            MalformedReplyError: it has none.
+        """
+        ...
+
+    async def score(self, prompts: Sequence[str], continuations: Sequence[str]) -> list[Score]:
+        """Log-probabilities of each continuation after its rendered prompt; only where `capabilities.score`."""
+        ...
+
+    async def aclose(self) -> None: ...
