@@ -1,7 +1,7 @@
 """Rows: one row is one training example.
 
-What goes in: the user's files (jsonl, json, csv, parquet) or a data set of the hub. What comes out: `Record`, a mapping with the
-place it was read from, and `Row`, the canonical form that all stages read and write:
+What goes in: the user's files (jsonl, json, csv, parquet) or a data set of the hub. What comes out: `Record`, a mapping with
+the place it was read from, and `Row`, the canonical form that all stages read and write:
 
     {"id": ..., "messages": [{"role": "system|user|assistant", "content": ...}], "reference": ..., "meta": {...}}
 
@@ -131,7 +131,7 @@ def read_records(source: Path | str) -> Iterator[Record | BadRecord]:
             return _read_hub(str(source))
         raise InputError("the data file does not exist", where=str(source), expected="an existing file, or org/name of the hub")
     if path.is_dir():
-        raise InputError("this is a folder, not a data file", where=str(source), expected="a .jsonl, .json, .csv or .parquet file")
+        raise InputError("this is a folder, not a data file", where=str(source), expected="a data file, such as .jsonl")
     readers = {".jsonl": _read_jsonl, ".json": _read_json, ".csv": _read_csv, ".parquet": _read_parquet}
     reader = readers.get(path.suffix.lower())
     if reader is None:
@@ -262,8 +262,8 @@ def write_jsonl(path: Path, entries: Iterable[Mapping[str, Any]]) -> int:
             for entry in entries:
                 out.write(orjson.dumps(entry, option=orjson.OPT_APPEND_NEWLINE))
                 count += 1
-        os.chmod(name, 0o644)
-        os.replace(name, path)
+        Path(name).chmod(0o644)
+        Path(name).replace(path)
     except BaseException:
         Path(name).unlink(missing_ok=True)
         raise

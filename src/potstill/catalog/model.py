@@ -11,7 +11,7 @@ Kind = Literal["endpoint", "gguf", "folder", "hub"]
 
 @dataclass(frozen=True, slots=True)
 class Price:
-    """Dollars per million tokens, and the day they were read from the vendor's page (ISO date)."""
+    """Dollars per million tokens, and the day they were looked up (ISO date)."""
 
     input: float
     output: float

@@ -58,9 +58,9 @@ def parse_final_answer(text: str) -> str | None:
 
     The last of these marks that is followed by an answer decides: `#### 42` and `A: 42` on a line of their own,
     `\boxed{42}`, "the answer is 42" and "Answer: 42"; without one, the last number of the text does. Currency signs,
-    thousands separators, trailing zeros and units are dropped: "$1,234.50" gives "1234.5", `\frac{3}{4}` and "3/4" give "3/4",
-    "5 1/2" gives "11/2", "20 percent" gives "20%". A boxed expression that is no number is returned as it stands.
-    Scale words are not applied: "1.5 million" gives "1.5".
+    thousands separators, trailing zeros and units are dropped: "$1,234.50" gives "1234.5", `\frac{3}{4}` and "3/4"
+    give "3/4", "5 1/2" gives "11/2", "20 percent" gives "20%". A boxed expression that is no number is returned as it
+    stands. Scale words are not applied: "1.5 million" gives "1.5".
 
     The mark `####` and the calculator annotations, which are ignored, are those of GSM8K (Cobbe et al. 2021,
     arXiv:2110.14168).
@@ -220,7 +220,8 @@ def _equal_expressions(answer: str, gold: str) -> bool:
 
 
 _LONGEST_EXPRESSION = 200  # characters
-_LARGEST_EXPONENT = 10_000
+_LARGEST_EXPONENT_OF_DIGITS = 10_000
+_LARGEST_EXPONENT = 12  # of anything else: sympy expands (x+y+z)^n term by term
 _COSTLY = re.compile(r"\\(?:sum|prod|int|lim|binom|dbinom|tbinom)\b|!.*!|\d{4,}\s*!|[)}\]]\s*!|\d{19,}", re.DOTALL)
 _POWER = re.compile(r"\^|\*\*")
 _PLAIN_EXPONENT = re.compile(
@@ -237,13 +238,15 @@ def _is_cheap(text: str) -> bool:
     """
     if len(text) > _LONGEST_EXPRESSION or _COSTLY.search(text):
         return False
-    product = 1
+    product, largest = 1, _LARGEST_EXPONENT_OF_DIGITS
     for power in _POWER.finditer(text):
         exponent = _PLAIN_EXPONENT.match(text, power.end())
         if exponent is None:
             return False
         product *= max(1, int(exponent[1] or exponent[2] or 1))
-    return product <= _LARGEST_EXPONENT
+        if not text[: power.start()].rstrip()[-1:].isdigit():
+            largest = _LARGEST_EXPONENT
+    return product <= largest
 
 
 @cache

@@ -1,0 +1,7 @@
+"""Names for teachers and students: what a model reference of a job file leads to, without asking the network."""
+
+from potstill.catalog.entry import CatalogEntry
+from potstill.catalog.lookup import entries, resolve
+from potstill.catalog.model import Price, ResolvedModel
+
+__all__ = ["CatalogEntry", "Price", "ResolvedModel", "entries", "resolve"]

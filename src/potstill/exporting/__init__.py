@@ -1,1 +1,0 @@
-"""Writing a trained student in the formats that other engines read."""
