@@ -7,7 +7,7 @@ import pytest
 from potstill.metrics import accuracy, macro_f1, parse_label
 
 NLI = ("entailment", "neutral", "contradiction")
-CARDS = ("card_declined", "declined", "new_card", "oos")
+CARDS = ("card_declined", "declined", "new", "new_card", "oos")
 CHOICES = ("A", "B", "C", "D")
 
 
@@ -35,6 +35,7 @@ CHOICES = ("A", "B", "C", "D")
         ("Card-Declined.", CARDS, "card_declined"),
         ("the intent of the user: my card declined today", CARDS, "card_declined"),
         ("it was declined", CARDS, "declined"),
+        ("they want a new card sent", CARDS, "new_card"),
         ("This is not-entailment, clearly", ("entailment", "not_entailment"), "not_entailment"),
         ("(B) Paris is a city", CHOICES, "B"),
         ("The answer is C.", CHOICES, "C"),

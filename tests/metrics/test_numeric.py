@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import threading
 import time
 from pathlib import Path
@@ -15,28 +14,26 @@ from hypothesis import strategies as st
 
 from potstill.metrics import numbers_equal, parse_final_answer
 
-REPOSITORY = Path(__file__).resolve().parents[2]
 
-
-def gsm8k(name: str) -> list[dict[str, Any]]:
-    path = Path(os.environ.get("POTSTILL_DATA", REPOSITORY.parent / "shared" / "data")) / "math" / name
+def gsm8k(data_dir: Path, name: str) -> list[dict[str, Any]]:
+    path = data_dir / "math" / name
     if not path.is_file():
-        pytest.skip(f"no {name}: POTSTILL_DATA names no folder with math/{name}")
+        pytest.skip(f"the data set math/{name} is not here")
     return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
 
 
 @pytest.mark.parametrize("split", ["train", "validation", "test"])
-def test_every_gold_solution_of_gsm8k_gives_its_final_answer(split: str) -> None:
-    rows = gsm8k(f"gsm8k.{split}.jsonl")
+def test_every_gold_solution_of_gsm8k_gives_its_final_answer(data_dir: Path, split: str) -> None:
+    rows = gsm8k(data_dir, f"gsm8k.{split}.jsonl")
     wrong = [row for row in rows if parse_final_answer(row["answer"]) != row["final_answer"]]
     assert rows
     assert not wrong
 
 
-def test_agrees_with_the_recorded_verdicts_on_teacher_solutions() -> None:
+def test_agrees_with_the_recorded_verdicts_on_teacher_solutions(data_dir: Path) -> None:
     verdicts = [
         (numbers_equal(parse_final_answer(row[teacher]["solution"]), parse_final_answer(row["answer"])), row[teacher])
-        for row in gsm8k("gsm8k_teacher_pool.train.jsonl")
+        for row in gsm8k(data_dir, "gsm8k_teacher_pool.train.jsonl")
         for teacher in row
         if teacher.startswith("teacher_")
     ]
@@ -77,7 +74,10 @@ def test_agrees_with_the_recorded_verdicts_on_teacher_solutions() -> None:
         ("it fell to \u22127", "-7"),
         ("a loss of -$5", "-5"),
         ("16-3", "3"),  # a difference, not a negative number
+        ("(2*8)-3", "3"),
+        ("costs $-5", "-5"),
         ("about 3/4", "3/4"),
+        ("half of it, 1/2 <<50*.01=.5>>", "1/2"),  # GSM8K's calculator annotation is no part of the answer
         ("5 1/2 hours", "11/2"),
         ("20 percent", "20%"),
         ("3.50", "3.5"),

@@ -43,8 +43,9 @@ def test_values_that_do_not_vary_give_an_interval_of_no_width() -> None:
 
 
 def test_an_interval_is_finite_where_bca_is_not_defined() -> None:
-    # The largest value never lies below a resampled maximum, so that BCa's bias correction is infinite.
-    low, high = bootstrap_ci([0.0, 0.0, 0.0, 1.0], statistic=lambda sample: float(sample.max()), n_resamples=199, seed=0)
+    # Leaving out any one value leaves the median at 0, so that BCa's acceleration is 0/0.
+    values = [0.0] * 5 + [1.0] * 2
+    low, high = bootstrap_ci(values, statistic=lambda sample: float(np.median(sample)), n_resamples=199, seed=0)
     assert 0.0 <= low <= high <= 1.0
 
 

@@ -20,7 +20,7 @@ _CURRENCY = r"(?:\\?[$]|[€£¥₹])"
 # A minus is a sign only where nothing stands before it that it could be subtracted from: "16-3" ends in 3, not in -3.
 _SIGN = r"(?:(?<![\w)\]}.%])[-+])?"
 _NUMBER = re.compile(
-    rf"(?<![\w.])(?P<sign>{_SIGN}){_CURRENCY}?(?P<inner_sign>[-+]?)"
+    rf"(?<![\w.])(?P<sign>{_SIGN})(?:{_CURRENCY}(?P<inner_sign>[-+]?))?"
     r"(?:(?P<whole>\d+)\s+(?=\d+\s*/\s*0*[1-9]))?"  # the 5 of the mixed number "5 1/2"
     rf"(?P<number>{_UNSIGNED})"
     r"(?:e(?P<exponent>[-+]?\d{1,2})(?!\w)|\s*[x×*]\s*10\s*\^\s*(?P<power>[-+]?\d{1,2})(?!\d)"
@@ -192,7 +192,7 @@ def _fraction(found: re.Match[str]) -> Fraction:
     exponent = found["exponent"] or found["power"]
     if exponent:
         value *= Fraction(10) ** int(exponent)
-    return -value if (found["sign"] + found["inner_sign"]).count("-") % 2 else value
+    return -value if (found["sign"] + (found["inner_sign"] or "")).count("-") % 2 else value
 
 
 def _value(text: str) -> tuple[Fraction, bool] | None:

@@ -138,8 +138,9 @@ def _bootstrap(
     from scipy.stats import DegenerateDataWarning, bootstrap
 
     function: Callable[..., Any] = np.mean if statistic is None else statistic
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DegenerateDataWarning)  # the caller falls back to percentiles
+    # Where BCa is 0/0 the caller falls back to percentiles: no warning about it.
+    with warnings.catch_warnings(), np.errstate(invalid="ignore", divide="ignore"):
+        warnings.simplefilter("ignore", DegenerateDataWarning)
         interval = bootstrap(
             (data,),
             function,
