@@ -1,0 +1,192 @@
+"""The client: ask a model for what the journal does not hold yet, and keep asking while that is worth it.
+
+What goes in: requests. What comes out: one `Answer` a request, with a reply or with the reason why there is none. Every reply
+is in the journal before it is parsed, and a good one is never asked for again. What it costs: one call a request, more where
+calls fail. Memory does not grow with the number of requests.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Coroutine, Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from potstill.errors import EndpointError
+from potstill.inference import retry
+from potstill.inference.journal import Journal
+from potstill.inference.protocol import Engine, MalformedReplyError, Reply, Request, TransportError
+
+# This many requests in a row that used up all their tries, with not one answer in between, are no chance: the endpoint is down.
+HOPELESS_IN_A_ROW = 5
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What became of a request: a reply, or the reason why there is none, in words a user understands."""
+
+    request: Request
+    reply: Reply | None
+    failure: str | None
+    from_journal: bool
+
+
+@dataclass(slots=True)
+class _Shared:
+    """One call that all equal requests in flight wait for."""
+
+    task: asyncio.Task[Answer]
+    waiting: int = 0
+
+
+class Client:
+    """Asks one engine, at most `concurrency` requests at a time.
+
+    Args:
+        engine: Who is asked; the caller closes it.
+        journal: Where every attempt is kept; the caller closes it.
+        concurrency: The most requests in flight.
+        max_attempts: Failed tries after which a request is given up. Being told to slow down (status 429) is no failed try.
+        no_progress_s: Seconds without a single answer, while waiting on refusals, after which the job is stopped.
+    """
+
+    def __init__(
+        self, engine: Engine, journal: Journal, *, concurrency: int, max_attempts: int = 5, no_progress_s: float = 600.0
+    ) -> None:
+        self._engine, self._journal = engine, journal
+        self._concurrency, self._max_attempts, self._no_progress_s = concurrency, max_attempts, no_progress_s
+        self._identity = dict(engine.identity)
+        self._name = str(self._identity.get("endpoint", "the model"))
+        self._slots = asyncio.Semaphore(concurrency)
+        self._shared: dict[str, _Shared] = {}
+        self._answered = False
+        self._hopeless = 0
+        self._progress_at = time.monotonic()
+
+    async def ask(self, request: Request) -> Answer:
+        """The answer to one request; equal requests in flight share one call.
+
+        Raises:
+            EndpointError: the endpoint refuses every request, or does not answer at all.
+        """
+        key = request.key(self._identity)
+        kept = self._from_journal(key, request)
+        if kept is not None:
+            return kept
+        if not self._shared:
+            self._progress_at = time.monotonic()
+        shared = self._shared.get(key)
+        if shared is None:
+            shared = self._shared[key] = _Shared(asyncio.create_task(self._ask_in_turn(key, request)))
+        shared.waiting += 1
+        try:
+            return await asyncio.shield(shared.task)
+        finally:
+            shared.waiting -= 1
+            if shared.waiting == 0:
+                shared.task.cancel()
+                self._shared.pop(key, None)
+
+    async def ask_all(self, requests: Iterable[Request], on_done: Callable[[Answer], None]) -> None:
+        """Ask all, pulling a request only when one may be sent; `on_done` gets each answer as it comes, in no certain order.
+
+        Raises:
+            EndpointError: see `ask`; what was received until then is in the journal.
+        """
+        queue = iter(requests)
+
+        async def work() -> None:
+            for request in queue:
+                on_done(await self.ask(request))
+
+        await run_all(work() for _ in range(self._concurrency))
+
+    def _from_journal(self, key: str, request: Request) -> Answer | None:
+        raw = self._journal.reply(key)
+        if raw is None:
+            return None
+        try:
+            return Answer(request, self._engine.parse(raw), None, from_journal=True)
+        except MalformedReplyError:
+            return None
+
+    async def _ask_in_turn(self, key: str, request: Request) -> Answer:
+        async with self._slots:
+            return await self._ask_until_done(key, request)
+
+    async def _ask_until_done(self, key: str, request: Request) -> Answer:
+        failed = setbacks = 0
+        while True:
+            setbacks += 1
+            outcome = await self._try_once(key, request, setbacks)
+            if isinstance(outcome, Reply):
+                self._note_progress(answered=True)
+                return Answer(request, outcome, None, from_journal=False)
+            if outcome.meaning == "stop":
+                raise retry.stop_error(outcome, self._identity)
+            if outcome.meaning == "row":
+                self._note_progress(answered=False)
+                return Answer(request, None, outcome.why, from_journal=False)
+            failed += outcome.meaning == "again"
+            if failed >= self._max_attempts:
+                return self._give_up(request, outcome)
+            await self._wait(outcome, setbacks)
+
+    async def _try_once(self, key: str, request: Request, attempt: int) -> Reply | retry.Setback:
+        """One call, journaled around: the intent before, what came back before it is parsed."""
+        sampling = request.sampling
+        prompt_bytes = sum(len(message.content.encode()) for message in request.messages)
+        self._journal.append_intent(
+            key, {"attempt": attempt, "prompt_bytes": prompt_bytes, "max_tokens": sampling.max_tokens, "sample": request.sample}
+        )
+        try:
+            raw = await self._engine.generate(request)
+        except TransportError as error:
+            self._journal.append_failure(key, error.what)
+            return retry.from_error(error)
+        self._journal.append_outcome(key, raw)
+        if raw.status != 200:
+            return retry.from_reply(raw, self._name)
+        try:
+            return self._engine.parse(raw)
+        except MalformedReplyError as error:
+            return retry.from_error(error)
+
+    def _note_progress(self, *, answered: bool) -> None:
+        self._answered = self._answered or answered
+        self._hopeless = 0
+        self._progress_at = time.monotonic()
+
+    def _give_up(self, request: Request, last: retry.Setback) -> Answer:
+        """The row has no answer; unless the endpoint has none for anyone, which ends the job."""
+        self._hopeless += 1
+        if (last.unreachable and not self._answered) or self._hopeless >= HOPELESS_IN_A_ROW:
+            raise EndpointError(
+                "the endpoint does not answer" if last.unreachable else "the endpoint gives no answers",
+                where=retry.place(self._identity),
+                found=last.why,
+                hint="see that it runs and that its address is right, then run again; what was received is kept",
+            )
+        return Answer(request, None, f"no answer after {self._max_attempts} tries: {last.why}", from_journal=False)
+
+    async def _wait(self, setback: retry.Setback, setbacks: int) -> None:
+        wait_s = retry.wait_s(setback, setbacks)
+        if time.monotonic() + wait_s > self._progress_at + self._no_progress_s:
+            raise EndpointError(
+                f"the endpoint gave no answer for {self._no_progress_s:.0f} s, or asks to wait longer than that",
+                where=retry.place(self._identity),
+                found=setback.why,
+                hint="lower 'concurrency' or wait until the limit is lifted, then run again; what was received is kept",
+            )
+        await asyncio.sleep(wait_s)
+
+
+async def run_all(work: Iterable[Coroutine[Any, Any, None]]) -> None:
+    """Run all at once; the first error ends the others and is raised as itself, not as a group."""
+    try:
+        async with asyncio.TaskGroup() as group:
+            for one in work:
+                group.create_task(one)
+    except BaseExceptionGroup as errors:
+        raise errors.exceptions[0] from None

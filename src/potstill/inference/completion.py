@@ -1,0 +1,124 @@
+"""The shape of an OpenAI-style reply, chat or text, read the same way for endpoints and for models in this process.
+
+Sources: platform.openai.com/docs/api-reference/chat and /completions; servers differ in what they leave out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import orjson
+
+from potstill.inference.protocol import FinishReason, MalformedReplyError, RawReply, Reply
+
+_FINISH: dict[str, FinishReason] = {
+    "length": "length",
+    "max_tokens": "length",
+    "content_filter": "refused",
+    "refusal": "refused",
+}
+_SHOWN = 120
+
+
+def parse_completion(raw: RawReply) -> Reply:
+    """The first choice of a reply. Reasoning that stands in fields of its own is no part of the text.
+
+    A refusal (`message.refusal`, or a content filter's finish reason) has finish reason "refused" and its own words as text.
+
+    Raises:
+        MalformedReplyError: not JSON, an error in place of an answer, or no text where it should stand.
+    """
+    data = _json(raw.body)
+    choices = data.get("choices")
+    if not isinstance(choices, list) or not choices or not isinstance(choices[0], Mapping):
+        what = f"the reply is an error: {error_message(raw.body)}" if "error" in data else "the reply has no choices"
+        raise MalformedReplyError(what, found=_shown(raw.body), expected="choices with one message", hint=_HINT)
+    choice = choices[0]
+    message = {"content": choice["text"]} if "text" in choice else choice.get("message")
+    if not isinstance(message, Mapping):
+        raise MalformedReplyError("the reply has a choice without a message", found=_shown(raw.body), hint=_HINT)
+    text, refusal = _text(message.get("content"), raw.body), message.get("refusal")
+    finish = _FINISH.get(str(choice.get("finish_reason")), "stop")
+    usage = data.get("usage")
+    usage = usage if isinstance(usage, Mapping) else {}
+    return Reply(
+        text=text or (refusal if isinstance(refusal, str) else ""),
+        finish_reason="refused" if refusal else finish,
+        prompt_tokens=_count(usage.get("prompt_tokens")),
+        completion_tokens=_count(usage.get("completion_tokens")),
+        latency_s=raw.latency_s,
+    )
+
+
+def completion_body(text: str, finish_reason: str, prompt_tokens: int, completion_tokens: int) -> bytes:
+    """The raw reply of a model in this process, in the shape that `parse_completion` reads."""
+    return orjson.dumps(
+        {
+            "object": "text_completion",
+            "choices": [{"index": 0, "text": text, "finish_reason": finish_reason}],
+            "usage": {"prompt_tokens": prompt_tokens, "completion_tokens": completion_tokens},
+        }
+    )
+
+
+def error_body(message: str) -> bytes:
+    """The raw reply of a model in this process that cannot answer."""
+    return orjson.dumps({"error": {"message": message}})
+
+
+def error_message(body: bytes) -> str:
+    """What an error reply says, in one line; servers put it into error.message, error, message or detail."""
+    try:
+        data = orjson.loads(body)
+    except orjson.JSONDecodeError:
+        return _shown(body)
+    for _ in range(2):
+        if isinstance(data, Mapping):
+            data = next((data[key] for key in ("error", "message", "detail", "msg") if data.get(key)), data)
+    return " ".join(data.split()) if isinstance(data, str) else _shown(orjson.dumps(data))
+
+
+def error_code(body: bytes) -> str | None:
+    """The word by which an error reply names its kind (error.code), where it has one."""
+    try:
+        data = orjson.loads(body)
+    except orjson.JSONDecodeError:
+        return None
+    error = data.get("error") if isinstance(data, Mapping) else None
+    code = error.get("code") if isinstance(error, Mapping) else None
+    return code if isinstance(code, str) else None
+
+
+_HINT = "is this a chat endpoint? its address usually ends in /v1"
+
+
+def _json(body: bytes) -> Mapping[str, Any]:
+    try:
+        data = orjson.loads(body)
+    except orjson.JSONDecodeError as error:
+        raise MalformedReplyError("the reply is not JSON", found=_shown(body), hint=_HINT) from error
+    if not isinstance(data, dict):
+        raise MalformedReplyError("the reply is no JSON object", found=_shown(body), hint=_HINT)
+    return data
+
+
+def _text(content: Any, body: bytes) -> str:
+    """The text of a message's content: a string, nothing, or a list of parts of which the text parts count."""
+    if content is None:
+        return ""
+    if isinstance(content, str):
+        return content
+    if isinstance(content, list):
+        parts = [part for part in content if isinstance(part, Mapping) and part.get("type", "text") in ("text", "output_text")]
+        return "".join(part["text"] for part in parts if isinstance(part.get("text"), str))
+    raise MalformedReplyError("the message's content is no text", found=_shown(body), hint=_HINT)
+
+
+def _count(value: Any) -> int | None:
+    return value if isinstance(value, int) and not isinstance(value, bool) else None
+
+
+def _shown(body: bytes) -> str:
+    text = " ".join(body.decode("utf-8", errors="replace").split())
+    return text if len(text) <= _SHOWN else text[:_SHOWN] + "…"

@@ -1,0 +1,181 @@
+"""A model behind an OpenAI-style chat endpoint: a vendor's, or a server such as vLLM, SGLang, llama-server, Ollama.
+
+The API key goes into one request header and nowhere else: should an endpoint send it back, it is struck out of the reply before
+anyone sees or keeps it.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from typing import Any
+from urllib.request import getproxies, proxy_bypass
+
+import aiohttp
+import orjson
+from yarl import URL
+
+from potstill.inference.completion import error_message, parse_completion
+from potstill.inference.protocol import Capabilities, RawReply, Reply, Request, Score, TransportError
+
+CONNECT_TIMEOUT_S = 20.0
+_LOOPBACK = ("localhost", "127.0.0.1", "::1", "0.0.0.0")
+_STRUCK_OUT = b"[api key]"
+
+
+class EndpointEngine:
+    """Asks one model of one endpoint; as many requests at once as its caller sends.
+
+    Args:
+        base_url: What stands before /chat/completions, for example https://host/v1. A user name and password in it are sent,
+            but are part of neither the identity nor any message.
+        model: The name under which the endpoint serves the model.
+        api_key: Sent as a bearer token; None sends none.
+        timeout_s: From sending to the last byte of the reply.
+        concurrency: How many requests the endpoint is known to serve at once.
+        context_window: In tokens, where known.
+    """
+
+    def __init__(
+        self,
+        base_url: str,
+        model: str,
+        api_key: str | None,
+        *,
+        timeout_s: float = 300.0,
+        concurrency: int | None = None,
+        context_window: int | None = None,
+    ) -> None:
+        url = URL(base_url)
+        self._url = url.with_user(None).with_fragment(None).with_path(_chat_path(url.path), keep_query=True)
+        self._shown_url = str(url.with_user(None).with_query(None).with_fragment(None)).removesuffix("/")
+        self._model, self._key, self._timeout_s = model, api_key, timeout_s
+        self._headers = _headers(url, api_key)
+        self._proxy = _proxy(url)
+        self._tokens_field = "max_tokens"
+        self._session: aiohttp.ClientSession | None = None
+        self._capabilities = Capabilities(
+            score=False, choices=False, local=False, max_concurrency=concurrency, context_window=context_window
+        )
+
+    @property
+    def identity(self) -> Mapping[str, Any]:
+        return {"endpoint": self._shown_url, "model": self._model}
+
+    @property
+    def capabilities(self) -> Capabilities:
+        return self._capabilities
+
+    async def generate(self, request: Request) -> RawReply:
+        """Ask once; a status other than 200 is a reply too.
+
+        Raises:
+            TransportError: no connection, a timeout, or a reply that was cut off.
+        """
+        field = self._tokens_field
+        raw = await self._post(self._body(request, field))
+        if raw.status == 400 and field == "max_tokens" and "max_completion_tokens" in error_message(raw.body):
+            self._tokens_field = "max_completion_tokens"
+            raw = await self._post(self._body(request, self._tokens_field))
+        return raw
+
+    def parse(self, raw: RawReply) -> Reply:
+        return parse_completion(raw)
+
+    async def score(self, prompts: Sequence[str], continuations: Sequence[str]) -> list[Score]:
+        raise NotImplementedError("a chat endpoint does not score given text")
+
+    async def aclose(self) -> None:
+        if self._session is not None:
+            await self._session.close()
+            self._session = None
+
+    def _body(self, request: Request, tokens_field: str) -> bytes:
+        sampling = request.sampling
+        body: dict[str, Any] = {
+            "model": self._model,
+            "messages": [message.as_dict() for message in request.messages],
+            "temperature": sampling.temperature,
+            "top_p": sampling.top_p,
+            tokens_field: sampling.max_tokens,
+        }
+        if sampling.stop:
+            body["stop"] = list(sampling.stop)
+        return orjson.dumps(body)
+
+    async def _post(self, body: bytes) -> RawReply:
+        session = self._open_session()
+        started = time.perf_counter()
+        try:
+            async with session.post(self._url, data=body, allow_redirects=False, proxy=self._proxy) as response:
+                received = await response.read()
+                latency_s = time.perf_counter() - started
+                return RawReply(
+                    response.status, self._strike_out(received, response.status), latency_s, _retry_after_s(response.headers)
+                )
+        except TimeoutError as error:
+            what = f"{self._shown_url} sent no whole reply within {time.perf_counter() - started:.3g} s"
+            raise TransportError(what) from error
+        except aiohttp.ClientConnectorError as error:
+            reason = error.os_error.strerror or type(error.os_error).__name__
+            raise TransportError(f"{self._shown_url} cannot be reached: {reason}") from error
+        except (aiohttp.ClientError, OSError) as error:
+            raise TransportError(f"the connection to {self._shown_url} broke: {self._clean(str(error))}") from error
+
+    def _open_session(self) -> aiohttp.ClientSession:
+        if self._session is None:
+            timeout = aiohttp.ClientTimeout(total=self._timeout_s, sock_connect=min(CONNECT_TIMEOUT_S, self._timeout_s))
+            connector = aiohttp.TCPConnector(limit=0)
+            self._session = aiohttp.ClientSession(headers=self._headers, timeout=timeout, connector=connector)
+        return self._session
+
+    def _strike_out(self, body: bytes, status: int) -> bytes:
+        """The body without the key. In answers only keys long enough to be real: "EMPTY" may be a word of one."""
+        if not self._key or (status == 200 and len(self._key) < 16):
+            return body
+        escaped = orjson.dumps(self._key)[1:-1]
+        return body.replace(self._key.encode(), _STRUCK_OUT).replace(escaped, _STRUCK_OUT)
+
+    def _clean(self, text: str) -> str:
+        return text.replace(self._key, _STRUCK_OUT.decode()) if self._key else text
+
+
+def _chat_path(path: str) -> str:
+    path = path.rstrip("/")
+    return path if path.endswith("/chat/completions") else path + "/chat/completions"
+
+
+def _headers(url: URL, api_key: str | None) -> dict[str, str]:
+    headers = {"Content-Type": "application/json", "Accept": "application/json"}
+    if api_key is not None:
+        headers["Authorization"] = f"Bearer {api_key}"
+    elif url.user is not None:
+        headers["Authorization"] = aiohttp.BasicAuth(url.user, url.password or "").encode()
+    return headers
+
+
+def _proxy(url: URL) -> str | None:
+    """The proxy of the environment; never for this machine itself."""
+    host = url.host or ""
+    if host in _LOOPBACK or proxy_bypass(host):
+        return None
+    return getproxies().get(url.scheme)
+
+
+def _retry_after_s(headers: Mapping[str, str]) -> float | None:
+    """Seconds to wait: a number or a date (RFC 9110, section 10.2.3), or the milliseconds that some vendors send."""
+    milliseconds, value = headers.get("retry-after-ms"), headers.get("Retry-After")
+    try:
+        if milliseconds is not None:
+            return max(0.0, float(milliseconds) / 1000)
+        return None if value is None else max(0.0, float(value))
+    except ValueError:
+        pass
+    try:
+        date = parsedate_to_datetime(value or "")
+    except ValueError:
+        return None
+    date = date if date.tzinfo else date.replace(tzinfo=UTC)
+    return max(0.0, (date - datetime.now(UTC)).total_seconds())

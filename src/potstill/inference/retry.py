@@ -1,0 +1,88 @@
+"""What a setback means: try again, give up on the row, or stop the job; and how long to wait."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from potstill.errors import EndpointError
+from potstill.inference.completion import error_code, error_message
+from potstill.inference.protocol import MalformedReplyError, RawReply, TransportError
+
+FIRST_WAIT_S = 0.5
+LONGEST_WAIT_S = 60.0
+
+Meaning = Literal["again", "wait", "row", "stop"]
+_TRY_AGAIN = (408, 409, 425)
+_ROW_REFUSED = (400, 413, 422)
+_WHAT_TO_DO = {
+    401: "the key is missing or wrong: check the variable that api_key_env names",
+    402: "the account has no credit left: top it up, then run again; nothing that was received is asked for again",
+    403: "the key may not use this model: check the account, or the model's name",
+    404: "check the endpoint's address (it usually ends in /v1) and the model's name",
+}
+# OpenAI sends the same status for "too fast" and "no money left"; only the code tells them apart.
+_NO_CREDIT = "insufficient_quota"
+
+
+@dataclass(frozen=True, slots=True)
+class Setback:
+    """A try that brought no answer.
+
+    meaning: "again" counts as a failed try; "wait" does not (the endpoint is only too busy); "row" is final for this request;
+    "stop" is final for all. why: in words a user understands. unreachable: nothing came back at all.
+    """
+
+    meaning: Meaning
+    why: str
+    status: int | None = None
+    retry_after_s: float | None = None
+    unreachable: bool = False
+
+
+def from_reply(raw: RawReply, name: str) -> Setback:
+    """What a reply with another status than 200 means; `name` is the endpoint's."""
+    message = error_message(raw.body) or "no message"
+    why = f"{name} answered with status {raw.status}: {message}"
+    if raw.status == 429 and error_code(raw.body) != _NO_CREDIT:
+        meaning: Meaning = "wait"
+    elif raw.status in _TRY_AGAIN or raw.status >= 500:
+        meaning = "again"
+    else:
+        meaning = "row" if raw.status in _ROW_REFUSED else "stop"
+    return Setback(meaning, why, raw.status, raw.retry_after_s)
+
+
+def from_error(error: MalformedReplyError | TransportError) -> Setback:
+    """A reply without meaning, or none."""
+    details = [error.what, *(part for part in (error.found, error.hint) if part)]
+    return Setback("again", "; ".join(details), unreachable=isinstance(error, TransportError))
+
+
+def place(identity: Mapping[str, Any]) -> str:
+    """How errors name the model that was asked."""
+    return f"{identity['endpoint']}, model {identity['model']}" if "endpoint" in identity else "the model in this process"
+
+
+def stop_error(setback: Setback, identity: Mapping[str, Any]) -> EndpointError:
+    """The error that ends the job at once."""
+    status = 402 if setback.status == 429 else setback.status
+    return EndpointError(
+        f"the endpoint refuses every request (status {setback.status})",
+        where=place(identity),
+        found=setback.why,
+        hint=_WHAT_TO_DO.get(status or 0, "check the endpoint's address; it usually ends in /v1"),
+    )
+
+
+def wait_s(setback: Setback, setbacks: int) -> float:
+    """Seconds until the next try: what the endpoint asked for, else exponential with full jitter.
+
+    aws.amazon.com/blogs/architecture/exponential-backoff-and-jitter. `setbacks` counts from 1.
+    """
+    ceiling = min(LONGEST_WAIT_S, FIRST_WAIT_S * 2.0 ** min(setbacks - 1, 16))
+    if setback.retry_after_s is not None:
+        return setback.retry_after_s + random.uniform(0, FIRST_WAIT_S)
+    return random.uniform(0, ceiling)
