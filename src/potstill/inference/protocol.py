@@ -83,11 +83,13 @@ class Reply:
 class Score:
     """A model's view of a given continuation, one entry a token of it.
 
-    logprobs: natural logarithms of the probability of each token. top1: whether the token was the model's first choice.
+    logprobs: natural logarithms of the probability of each token. best_logprobs: the same of the model's own first choice at
+    that place. top1: whether the token was that first choice.
     """
 
     tokens: tuple[int, ...]
     logprobs: tuple[float, ...]
+    best_logprobs: tuple[float, ...]
     top1: tuple[bool, ...]
 
 

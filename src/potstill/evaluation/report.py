@@ -1,0 +1,122 @@
+"""report.json: every figure of a run in one mapping.
+
+What goes in: the measured models, the test rows with their references, the rows training read, and what earlier stages counted.
+What comes out: plain JSON values. No model is asked; scoring takes about a millisecond a row, model and metric.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+from potstill.evaluation.comparison import (
+    MeasuredModel,
+    ScoredModel,
+    difference_figure,
+    headline,
+    mean_figure,
+    model_entry,
+    score_model,
+)
+from potstill.evaluation.constant import best_constant
+from potstill.evaluation.environment import describe_environment
+from potstill.evaluation.predictions import Prediction
+from potstill.rows import Row
+from potstill.tasks import Task
+
+ReferenceKind = Literal["gold", "teacher"]
+
+_MEMORY = "memory: growth of resident memory in a fresh process, from before the model is loaded to the peak while it answers"
+_LATENCY = "latency: one request at a time, as seen by the process that asks"
+_SELF_AGREEMENT = (
+    "reference: the teacher's held-out answers; the teacher's own figure is a second answer of it scored against the first "
+    "(self-agreement), and retention is measured against that"
+)
+_TOKEN_ACCURACY = "accuracy: next-token accuracy on the reference, measured on the unquantised weights"
+
+
+@dataclass(frozen=True, slots=True)
+class ReportInputs:
+    """What a report is made of.
+
+    rows: the test rows, each with its reference. training_rows: what training read, answers last. reference: whether the
+    references are gold or the teacher's held-out answers. counts: rows by split, kept and rejected by rule. training: the
+    training's summary, None where nothing was trained. metrics: "auto", or the task's metrics to show.
+    """
+
+    job: str
+    task: Task
+    rows: Sequence[Row]
+    models: Mapping[str, MeasuredModel]
+    training_rows: Sequence[Row]
+    reference: ReferenceKind
+    counts: Mapping[str, Any]
+    training: Mapping[str, Any] | None = None
+    metrics: Sequence[str] | Literal["auto"] = "auto"
+
+
+def build_report(inputs: ReportInputs) -> dict[str, Any]:
+    """The content of report.json."""
+    task, rows = inputs.task, inputs.rows
+    scored = {label: score_model(model, rows, task) for label, model in inputs.models.items()}
+    shown = {label: _chosen(score, inputs) for label, score in scored.items()}
+    return {
+        "name": inputs.job,
+        "task": task.name,
+        "main_metric": task.main_metric,
+        "headline": headline(inputs.models, scored, task.main_metric),
+        "models": {label: model_entry(model, shown[label]) for label, model in inputs.models.items()},
+        "reference": inputs.reference,
+        "teacher_figure": "self_agreement" if inputs.reference == "teacher" else "gold",
+        "best_constant": _compare_with_constant(inputs, scored.get("distilled")),
+        "assumptions": _assumptions(inputs, scored),
+        "test_rows": len(rows),
+        "counts": dict(inputs.counts),
+        "training": dict(inputs.training) if inputs.training is not None else None,
+        "environment": describe_environment(),
+    }
+
+
+def _chosen(scored: ScoredModel, inputs: ReportInputs) -> ScoredModel:
+    """The metrics that the job asks for; the main metric and accuracy are always shown."""
+    if inputs.metrics == "auto":
+        return scored
+    wanted = {*inputs.metrics, inputs.task.main_metric, "accuracy"}
+    return replace(scored, figures={name: figure for name, figure in scored.figures.items() if name in wanted})
+
+
+def _compare_with_constant(inputs: ReportInputs, distilled: ScoredModel | None) -> dict[str, Any] | None:
+    """The best constant answer on the test rows, and how much better the distilled model is, paired by row."""
+    task, rows = inputs.task, inputs.rows
+    answer = best_constant(_training_answers(inputs), task.main_metric)
+    if answer is None:
+        return None
+    score = task.score([_repeated(answer, row) for row in rows], rows).per_row[task.main_metric]
+    gain = None if distilled is None else difference_figure(distilled.per_row[task.main_metric], score)
+    return {"answer": answer, **mean_figure(score), "gain": gain}
+
+
+def _training_answers(inputs: ReportInputs) -> list[str]:
+    """Every answer that the student learnt: the last turn of each row, or all the turns that its task asks for."""
+    answers: list[str] = []
+    for row in inputs.training_rows:
+        turns = [message.content for message in row.messages if message.role == "assistant"]
+        answers.extend(turns[-inputs.task.turns(row) :])
+    return answers
+
+
+def _repeated(answer: str, row: Row) -> Prediction:
+    raise NotImplementedError
+
+
+def _assumptions(inputs: ReportInputs, scored: Mapping[str, ScoredModel]) -> list[str]:
+    """What the figures rest on, in words a reader of the report needs."""
+    notes = [_MEMORY, _LATENCY]
+    for label, model in inputs.models.items():
+        notes.extend(f"{label}: {assumption}" for assumption in model.profile.assumptions)
+    if inputs.reference == "teacher":
+        notes.append(_SELF_AGREEMENT)
+    if any((score.figures["accuracy"] or {}).get("measured_on") == "weights" for score in scored.values()):
+        notes.append(_TOKEN_ACCURACY)
+    return notes

@@ -1,0 +1,125 @@
+"""Stage 5, export: the student as the files that phones, laptops and cheap servers run.
+
+In: student/. Out: exports/ with one file a format, a Modelfile for Ollama, and the untouched student in the first format, so
+that it can be measured on the same footing. Every file is verified by use: it answers validation prompts greedily, and the
+weights say how many nats a token its choices cost them; past `export.max_quality_loss` the job fails.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from potstill.catalog import ResolvedModel
+from potstill.errors import ExportError
+from potstill.exporting import verify_export
+from potstill.exporting.gguf import export_gguf
+from potstill.inference import open_engine
+from potstill.inference.protocol import Engine
+from potstill.pipeline.generate import context_needed
+from potstill.pipeline.stage import Context
+from potstill.pipeline.train import initial_student
+from potstill.rows import Row
+from potstill.templates import ChatTemplate
+
+VERIFIED_PROMPTS = 16
+VERIFIED_TOKENS = 64
+_SUFFIX = {"gguf:q8_0": "Q8_0", "gguf:f16": "F16"}
+
+
+class Export:
+    """Writes and verifies the files."""
+
+    name = "export"
+    version = 1
+
+    def inputs(self, context: Context) -> Mapping[str, Any]:
+        return {
+            "student": context.digests(context.folder.student / "model.safetensors", context.folder.student / "config.json"),
+            "formats": context.job.export.formats,
+            "max_quality_loss": context.job.export.max_quality_loss,
+            "baseline": "baseline" in context.job.evaluation.models,
+            "rows": context.digests(context.folder.rows / "validation.jsonl"),
+        }
+
+    def run(self, context: Context, fingerprint: str) -> Mapping[str, Any]:
+        folder, formats = context.folder, context.job.export.formats
+        folder.exports.mkdir(exist_ok=True)
+        for old in folder.exports.iterdir():
+            old.unlink()
+        template = ChatTemplate.from_folder(folder.student)
+        context.progress.begin("exporting", len(formats))
+        files: dict[str, Any] = {}
+        for done, form in enumerate(formats, 1):
+            path = export_path(context, form)
+            written = _export(folder.student, path, form, context.job.name, template)
+            loss = self._verify(context, form, path)
+            files[form] = {"file": folder.relative(path), "size_bytes": written, "quality_loss": loss}
+            context.progress.update(done)
+        if formats and "baseline" in context.job.evaluation.models:
+            start = initial_student(context)
+            _export(start, baseline_path(context), formats[0], f"{context.job.name}-baseline", ChatTemplate.from_folder(start))
+        if formats:
+            (folder.exports / "Modelfile").write_text(modelfile(export_path(context, formats[0]), context.rows("train")[0]))
+        context.progress.end()
+        told = ", ".join(f"{form} {entry['size_bytes'] / 1e6:.0f} MB" for form, entry in files.items())
+        context.progress.say(f"exported: {told or 'nothing asked for'}")
+        return {"files": files}
+
+    def _verify(self, context: Context, form: str, path: Path) -> float:
+        """Nats a token that the file's greedy choices lose under the weights."""
+        task, rows = context.task(), context.rows("validation")[:VERIFIED_PROMPTS]
+        size = context_needed(task, rows, VERIFIED_TOKENS)
+        student = context.folder.student
+        result = asyncio.run(_compare(path, student, rows, size))
+        if result > context.job.export.max_quality_loss:
+            raise ExportError(
+                f"the {form} file departs from the weights",
+                where=context.folder.relative(path),
+                found=f"{result:.4f} nats a token lost",
+                expected=f"at most {context.job.export.max_quality_loss} (export.max_quality_loss)",
+            )
+        return result
+
+    def outputs(self, context: Context) -> Iterable[Path]:
+        return [path for path in context.folder.exports.iterdir() if path.is_file()]
+
+
+async def _compare(path: Path, student: Path, rows: Sequence[Row], context_tokens: int) -> float:
+    engines: list[Engine] = []
+    try:
+        for model in (ResolvedModel("export", "gguf", path=path), ResolvedModel("weights", "folder", path=student)):
+            engines.append(open_engine(model, concurrency=4, context=context_tokens))
+        template = ChatTemplate.from_folder(student)
+        comparison = await verify_export(
+            engines[0], engines[1], template, [row.messages for row in rows], max_tokens=VERIFIED_TOKENS
+        )
+        return comparison.loss_nats
+    finally:
+        for engine in engines:
+            await engine.aclose()
+
+
+def _export(source: Path, path: Path, form: str, name: str, template: ChatTemplate) -> int:
+    quantization = "q8_0" if form == "gguf:q8_0" else "f16"
+    return export_gguf(source, path, quantization, name=name, chat_template=template.source).size_bytes
+
+
+def export_path(context: Context, form: str) -> Path:
+    """Where the student goes in a format."""
+    return context.folder.exports / f"student.{_SUFFIX[form]}.gguf"
+
+
+def baseline_path(context: Context) -> Path:
+    """Where the untouched student goes, in the first format of the job."""
+    return context.folder.exports / f"baseline.{_SUFFIX[context.job.export.formats[0]]}.gguf"
+
+
+def modelfile(path: Path, example: Row) -> str:
+    """What `ollama create NAME -f Modelfile` reads: the file, the system prompt of the rows, greedy answers."""
+    lines = [f"FROM ./{path.name}", "PARAMETER temperature 0"]
+    if example.messages[0].role == "system":
+        lines.append(f'SYSTEM """{example.messages[0].content}"""')
+    return "\n".join(lines) + "\n"

@@ -1,0 +1,62 @@
+"""The run folder: where each file of a run lies, and the lock that says whether somebody is at work in it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from potstill.errors import MachineError, RunLockedError
+
+
+class RunFolder:
+    """Paths of one run, all relative to its root, so that the folder can be moved or copied."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.job = root / "job.yaml"
+        self.events = root / "events.jsonl"
+        self.journal = root / "journal"
+        self.rows = root / "rows"
+        self.generated = root / "generated"
+        self.curated = root / "curated"
+        self.student = root / "student"
+        self.initial_student = root / "student" / "initial"
+        self.exports = root / "exports"
+        self.evaluation = root / "evaluation"
+        self.report_json = root / "report.json"
+        self.report_html = root / "report.html"
+        self.model_card = root / "MODEL_CARD.md"
+        self.dataset_card = root / "DATASET_CARD.md"
+
+    def relative(self, path: Path) -> str:
+        """A path of this run as it is written into events: with slashes, relative to the root."""
+        return path.relative_to(self.root).as_posix()
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Hold the run for this process. A killed process frees it at once, because the operating system does.
+
+        Raises:
+            RunLockedError: another process holds it.
+            MachineError: the folder cannot be made or written.
+        """
+        try:
+            self.root.mkdir(parents=True, exist_ok=True)
+            if not os.access(self.root, os.W_OK):
+                raise PermissionError(13, "not writable")
+            lock = FileLock(self.root / ".lock")
+            lock.acquire(timeout=0)
+        except Timeout:
+            raise RunLockedError(
+                "another process is working on this run", where=str(self.root), hint="wait for it, or stop it first"
+            ) from None
+        except OSError as error:
+            raise MachineError("the run folder cannot be written", where=str(self.root), found=error.strerror) from error
+        try:
+            yield
+        finally:
+            lock.release()

@@ -1,0 +1,120 @@
+"""Stage 1, prepare: the user's files to rows.
+
+In: data files. Out: rows/{train,validation,test}.jsonl. Where validation or test are not given they are cut from train, a tenth
+each and at least 8 rows, by the hash of a row's content, so that order does not matter. A row once held out stays held out when
+rows are added later: a test row must never become a training row of the next version of the same student.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from potstill.errors import InputError
+from potstill.pipeline.fingerprint import file_digest
+from potstill.pipeline.stage import SPLITS, Context
+from potstill.rows import Row, content_hash, read_rows, write_rows
+from potstill.tasks import get_task
+from potstill.tasks.reading import RowsRead, read_rows_of
+
+MIN_HELD_OUT = 8
+SHARE_HELD_OUT = 0.1
+
+
+class Prepare:
+    """Reads, checks and splits the rows."""
+
+    name = "prepare"
+    version = 1
+
+    def inputs(self, context: Context) -> Mapping[str, Any]:
+        data = context.job.data
+        return {
+            "task": context.job.task,
+            "on_bad_row": data.on_bad_row,
+            "data": {split: self._source_digest(context, split) for split in SPLITS},
+        }
+
+    def _source_digest(self, context: Context, split: str) -> str | None:
+        """A file's digest; in a run folder that was moved without its sources, the digest they had."""
+        source = getattr(context.job.data, split)
+        if source is None:
+            return None
+        path = Path(source)
+        if path.is_file():
+            return file_digest(path)
+        finished = context.events.last_finished(self.name)
+        known = finished["inputs"]["data"].get(split) if finished else None
+        return known if path.is_absolute() else content_hash(source)
+
+    def run(self, context: Context, fingerprint: str) -> Mapping[str, Any]:
+        read = read_job_rows(context.job)
+        splits = split_rows({name: part.rows for name, part in read.items()}, held_out_before(context))
+        for name, rows in splits.items():
+            write_rows(context.folder.rows / f"{name}.jsonl", rows)
+        dropped = [f"{bad.where}: {bad.why}" for part in read.values() for bad in part.dropped]
+        context.progress.say(
+            f"rows: {len(splits['train'])} train, {len(splits['validation'])} validation, {len(splits['test'])} test"
+            + (f"; {len(dropped)} bad rows dropped, the first: {dropped[0]}" if dropped else "")
+        )
+        return {"rows": {name: len(rows) for name, rows in splits.items()}, "dropped": dropped[:100], "dropped_count": len(dropped)}
+
+    def outputs(self, context: Context) -> Iterable[Path]:
+        return [context.folder.rows / f"{split}.jsonl" for split in SPLITS]
+
+
+def read_job_rows(job: Any) -> dict[str, RowsRead]:
+    """The rows of each data file that a job names.
+
+    Raises:
+        InputError: a file is missing or wrong.
+    """
+    task = get_task(job.task)
+    sources = {split: getattr(job.data, split) for split in SPLITS}
+    return {
+        split: read_rows_of(source, task, on_bad_row=job.data.on_bad_row)
+        for split, source in sources.items()
+        if source is not None
+    }
+
+
+def held_out_before(context: Context) -> dict[str, set[str]]:
+    """The content keys of the rows that an earlier prepare of this run held out, by split."""
+    result: dict[str, set[str]] = {}
+    for split in ("validation", "test"):
+        path = context.folder.rows / f"{split}.jsonl"
+        result[split] = {row_key(row) for row in read_rows(path)} if path.is_file() else set()
+    return result
+
+
+def row_key(row: Row) -> str:
+    """What a row asks, as a hash: the same for the same content under another id."""
+    return content_hash([message.as_dict() for message in row.messages])
+
+
+def split_rows(given: Mapping[str, Sequence[Row]], before: Mapping[str, set[str]]) -> dict[str, list[Row]]:
+    """Cut the splits that are not given from train.
+
+    Raises:
+        InputError: too few rows are left to train on.
+    """
+    rest = list(given["train"])
+    splits = {name: list(rows) for name, rows in given.items()}
+    missing = [name for name in ("test", "validation") if name not in given]
+    total = len(rest)
+    for name in missing:
+        wanted = max(MIN_HELD_OUT, math.ceil(total * SHARE_HELD_OUT))
+        ranked = sorted(rest, key=lambda row: (row_key(row) not in before[name], content_hash([name, row_key(row)])))
+        chosen = {row.id for row in ranked[:wanted]}
+        splits[name] = [row for row in rest if row.id in chosen]
+        rest = [row for row in rest if row.id not in chosen]
+    if missing and len(rest) < MIN_HELD_OUT:
+        raise InputError(
+            "too few rows",
+            found=f"{total} in data.train, of which {total - len(rest)} were held out for {' and '.join(missing)}",
+            expected=f"at least {MIN_HELD_OUT} left to train on, and many more to learn from",
+        )
+    splits["train"] = rest
+    return {name: splits[name] for name in SPLITS}

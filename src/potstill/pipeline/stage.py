@@ -1,0 +1,71 @@
+"""A stage: a function from typed inputs to files in the run folder, and what it needs to be skipped when nothing changed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from potstill.catalog import ResolvedModel, resolve
+from potstill.pipeline.events import EventLog
+from potstill.pipeline.fingerprint import digests
+from potstill.pipeline.folder import RunFolder
+from potstill.pipeline.progress import Progress
+from potstill.rows import Row, read_rows
+from potstill.spec import JobSpec
+from potstill.tasks import Task, get_task
+
+SPLITS = ("train", "validation", "test")
+
+
+@dataclass(frozen=True)
+class Context:
+    """What every stage gets: the job, its folder, and where to report."""
+
+    job: JobSpec
+    folder: RunFolder
+    events: EventLog
+    progress: Progress
+
+    @property
+    def teacher(self) -> ResolvedModel:
+        return resolve(self.job.teacher)
+
+    @property
+    def student(self) -> ResolvedModel:
+        return resolve(self.job.student)
+
+    def rows(self, split: str) -> list[Row]:
+        """The prepared rows of a split."""
+        return list(read_rows(self.folder.rows / f"{split}.jsonl"))
+
+    def task(self) -> Task:
+        """The job's task, knowing the label set and lengths of its rows."""
+        return get_task(self.job.task).with_rows([row for split in SPLITS for row in self.rows(split)])
+
+    def digests(self, *folders_and_files: Path) -> dict[str, str]:
+        """Digests of files, and of the files directly inside folders."""
+        files: list[Path] = []
+        for path in folders_and_files:
+            files.extend(path.iterdir() if path.is_dir() else [path])
+        return digests(self.folder, files)
+
+
+class Stage(Protocol):
+    """One arrow of the way of the data. `version` rises when the stage's code changes what it writes."""
+
+    name: str
+    version: int
+
+    def inputs(self, context: Context) -> Mapping[str, Any]:
+        """All that the result depends on, by content."""
+        ...
+
+    def run(self, context: Context, fingerprint: str) -> Mapping[str, Any]:
+        """Do the work; returns figures for the `finished` event."""
+        ...
+
+    def outputs(self, context: Context) -> Iterable[Path]:
+        """The files that later stages read."""
+        ...

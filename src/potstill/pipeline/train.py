@@ -1,0 +1,99 @@
+"""Stage 4, train: the student learns from the kept rows.
+
+In: curated/ and the untouched student. Out: student/ in the hub's own layout, student/checkpoints/, student/training.json. A
+killed training goes on from its newest whole checkpoint; checkpoints of other settings or rows are removed first.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from potstill.inference import model_identity
+from potstill.pipeline.stage import Context
+from potstill.rows import read_rows
+from potstill.student import build_student
+from potstill.templates import ChatTemplate
+from potstill.training import TrainingResult, train_student
+
+
+class Train:
+    """Builds the student and trains it."""
+
+    name = "train"
+    version = 1
+
+    def inputs(self, context: Context) -> Mapping[str, Any]:
+        student = context.job.student
+        return {
+            "curated": context.digests(context.folder.curated / "train.jsonl", context.folder.curated / "validation.jsonl"),
+            "student": dict(model_identity(context.student)),
+            "shrink": student.shrink.model_dump() if student.shrink else None,
+            "adapter": student.adapter.model_dump() if student.adapter else None,
+            "training": context.job.training.model_dump(mode="json"),
+            "task": context.job.task,
+        }
+
+    def run(self, context: Context, fingerprint: str) -> Mapping[str, Any]:
+        folder = context.folder
+        marker = folder.student / "fingerprint"
+        if not marker.is_file() or marker.read_text() != fingerprint:
+            shutil.rmtree(folder.student, ignore_errors=True)
+            folder.student.mkdir(parents=True)
+            marker.write_text(fingerprint)
+        start = initial_student(context)
+        rows = {split: list(read_rows(folder.curated / f"{split}.jsonl")) for split in ("train", "validation")}
+        context.progress.begin("training", None)
+        try:
+            result = train_student(
+                start, rows["train"], rows["validation"], folder.student, context.job.training,
+                adapter=context.job.student.adapter, all_turns=context.job.task == "conversation",
+                on_event=lambda kind, values: self._relay(context, kind, values),
+            )
+        finally:
+            context.progress.end()
+        (folder.student / "training.json").write_bytes(orjson.dumps(asdict(result), option=orjson.OPT_INDENT_2))
+        self._tell(context, result)
+        return {"best_validation_loss": result.best_validation_loss, "best_epoch": result.best_epoch}
+
+    def _relay(self, context: Context, kind: str, values: Mapping[str, Any]) -> None:
+        if kind == "progress":
+            detail = f"loss {values['loss']:.3f}" if values.get("loss") is not None else ""
+            context.progress.update(int(values["step"]), int(values["total_steps"]), detail)
+        else:
+            context.events.append(kind, stage=self.name, **values)
+
+    def _tell(self, context: Context, result: TrainingResult) -> None:
+        note = "; validation loss rose while training loss fell: the best checkpoint was kept" if result.overfitting else ""
+        context.progress.say(f"trained: best validation loss {result.best_validation_loss:.3f} after epoch {result.best_epoch:g}{note}")
+
+    def outputs(self, context: Context) -> Iterable[Path]:
+        student = context.folder.student
+        return [path for path in student.iterdir() if path.is_file() and path.name != "fingerprint"]
+
+
+def initial_student(context: Context) -> Path:
+    """The untouched student as a folder in the hub's layout; built once where it is not one already."""
+    model, shrink = context.student, context.job.student.shrink
+    if model.kind == "folder" and shrink is None and model.path is not None:
+        return model.path
+    target = context.folder.initial_student
+    if not (target / "config.json").is_file():
+        context.progress.say("building the student")
+        build_student(model, target, shrink=shrink, calibration=_calibration(context))
+    return target
+
+
+def _calibration(context: Context, count: int = 16) -> list[str]:
+    """The first kept rows as the teacher's template renders them: what pruning looks at."""
+    teacher = context.student
+    if teacher.path is None:
+        return []
+    template = ChatTemplate.from_gguf(teacher.path) if teacher.kind == "gguf" else ChatTemplate.from_folder(teacher.path)
+    rows = list(read_rows(context.folder.curated / "train.jsonl"))[:count]
+    return [template.render(row.messages, add_generation_prompt=False) for row in rows]

@@ -1,0 +1,143 @@
+"""Open a model and write it as an untrained student.
+
+In: a resolved model (a GGUF file, a folder or a hub id). Out: a folder in the hub's layout with config.json,
+model.safetensors, the tokenizer, its chat template and generation_config.json. A GGUF file's blocks are unpacked to float32;
+other weights keep their type. What it costs: the model once in memory. Nothing is unpickled, and a model's own code runs only
+where the user trusts it.
+"""
+
+from __future__ import annotations
+
+import copy
+import shutil
+from collections.abc import Sequence
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any
+
+from potstill.catalog.model import ResolvedModel
+from potstill.errors import InputError, MissingExtraError
+from potstill.spec import ShrinkSpec
+from potstill.student.quiet import gguf_read_once, quiet_transformers
+from potstill.templates import ChatTemplate
+
+
+def build_student(model: ResolvedModel, out_dir: Path, *, shrink: ShrinkSpec | None, calibration: Sequence[str] = ()) -> None:
+    """Write the untrained student to `out_dir`, which must not exist or be empty; it appears there whole or not at all.
+
+    Args:
+        model: Where the weights are; an endpoint has none to give.
+        out_dir: The folder to be.
+        shrink: How many layers to keep; None keeps all.
+        calibration: Rendered texts by which the layers to drop are chosen; without any, evenly spaced ones are kept.
+
+    Raises:
+        MissingExtraError: torch or transformers is not installed.
+        InputError: the model cannot be opened, is of an unknown kind, has no chat template, or has fewer layers than asked for.
+    """
+    try:
+        import torch  # noqa: F401
+        import transformers  # noqa: F401
+    except ImportError as error:
+        raise MissingExtraError("train", error.name or "transformers") from error
+    draft = out_dir.with_name(f".{out_dir.name}.draft")
+    shutil.rmtree(draft, ignore_errors=True)
+    try:
+        with quiet_transformers(), gguf_read_once() if model.kind == "gguf" else nullcontext():
+            tokenizer, network = open_model(model)
+            if shrink is not None:
+                _shrink(network, tokenizer, shrink.layers, calibration)
+            if model.kind == "gguf":
+                network = _unquantised(network)
+            network.config._name_or_path = ""  # a path of this machine would not be true elsewhere
+            draft.mkdir(parents=True)
+            tokenizer.save_pretrained(draft)
+            _stop_at_end_of_turn(network, tokenizer, ChatTemplate.from_folder(draft))
+            network.save_pretrained(draft)
+        draft.replace(out_dir)
+    finally:
+        shutil.rmtree(draft, ignore_errors=True)
+
+
+def open_model(model: ResolvedModel) -> tuple[Any, Any]:
+    """The tokenizer and the network (a causal language model of transformers, in evaluation mode, on the CPU).
+
+    Raises:
+        InputError: the weights are not at hand, or transformers cannot open them; a tokenizer without chat template or
+            without a tokenizer.json.
+    """
+    from safetensors import SafetensorError
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    source, options = _source(model)
+    weights = {"dtype": "float32"} if model.kind == "gguf" else {"dtype": "auto", "use_safetensors": True}
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(source, **options)
+        _check_tokenizer(tokenizer, model)
+        network = AutoModelForCausalLM.from_pretrained(source, **options, **weights)
+    except (OSError, ValueError, KeyError, ImportError, SafetensorError) as error:
+        hint = "if you trust its authors, set trust_remote_code: true" if "trust_remote_code" in str(error) else None
+        raise InputError(
+            "the student cannot be opened", where=model.name, found=str(error).strip().partition("\n")[0],
+            expected="a causal language model that transformers knows, with safetensors weights or as GGUF", hint=hint,
+        ) from error
+    return tokenizer, network.eval()
+
+
+def _source(model: ResolvedModel) -> tuple[str, dict[str, Any]]:
+    """What `from_pretrained` is given."""
+    if model.kind == "endpoint":
+        raise InputError(
+            "a student must be a model whose weights are at hand", where=model.name, found="an endpoint",
+            expected="a hub id, a folder or a .gguf file",
+        )
+    if model.kind == "hub":
+        return str(model.model), {"trust_remote_code": model.trust_remote_code}
+    if model.path is None or not model.path.exists():
+        raise InputError("the student's model does not exist", where=str(model.path or model.name))
+    if model.kind == "gguf":
+        return str(model.path.parent), {"gguf_file": model.path.name}
+    return str(model.path), {"trust_remote_code": model.trust_remote_code}
+
+
+def _check_tokenizer(tokenizer: Any, model: ResolvedModel) -> None:
+    if not tokenizer.chat_template:
+        raise InputError(
+            "the student's tokenizer has no chat template", where=model.name, found="a base model",
+            expected="a model trained to chat", hint="choose the model's instruct version",
+        )
+    if not tokenizer.is_fast:
+        raise InputError(
+            "the student's tokenizer cannot be written as tokenizer.json", where=model.name, found=type(tokenizer).__name__,
+            expected="a tokenizer of the tokenizers library",
+        )
+
+
+def _shrink(network: Any, tokenizer: Any, count: int, calibration: Sequence[str]) -> None:
+    from potstill.student.shrink import choose_layers, keep_layers
+
+    keep_layers(network, choose_layers(network, tokenizer, count, calibration))
+
+
+def _unquantised(network: Any) -> Any:
+    """The same weights in a model that does not count as quantised; transformers refuses to save the other."""
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    config = copy.deepcopy(network.config)
+    del config.quantization_config
+    with torch.device("meta"):  # no memory and no time for random weights that are replaced at once
+        plain = AutoModelForCausalLM.from_config(config)
+    plain.load_state_dict(network.state_dict(), assign=True)
+    plain.tie_weights()
+    plain.generation_config = network.generation_config
+    return plain
+
+
+def _stop_at_end_of_turn(network: Any, tokenizer: Any, template: ChatTemplate) -> None:
+    """Generation stops where a turn ends, also for models whose own settings name another end only."""
+    end = tokenizer.convert_tokens_to_ids(template.end_of_turn)
+    stops = network.generation_config.eos_token_id
+    known = [stops] if isinstance(stops, int) else list(stops or [])
+    if isinstance(end, int) and end != tokenizer.unk_token_id and end not in known:
+        network.generation_config.eos_token_id = [end, *known]

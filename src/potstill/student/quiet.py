@@ -1,0 +1,55 @@
+"""Keep transformers off the terminal, and keep it from reading a GGUF file again and again."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack, contextmanager
+from functools import lru_cache
+from typing import Any
+
+
+@contextmanager
+def quiet_transformers() -> Iterator[None]:
+    """Errors only and no progress bars while inside; the caller's settings come back after."""
+    from transformers.utils import logging
+
+    verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(verbosity)
+        if bars:
+            logging.enable_progress_bar()
+
+
+@contextmanager
+def gguf_read_once() -> Iterator[None]:
+    """Loading a GGUF file inside parses it once and shows no progress bar.
+
+    transformers 5 opens the file three times (tokenizer, configuration, weights; about 5 s each for 49,152 tokens) and
+    builds the table of tensor names anew for every module. Both are pure functions of the file, so they are remembered.
+    """
+    import gguf
+    from transformers import modeling_gguf_pytorch_utils as loader
+
+    with ExitStack() as replaced:
+        replaced.enter_context(_replaced(gguf, "GGUFReader", lru_cache(maxsize=1)(gguf.GGUFReader)))
+        replaced.enter_context(_replaced(gguf, "get_tensor_name_map", lru_cache(maxsize=1)(gguf.get_tensor_name_map)))
+        replaced.enter_context(_replaced(loader, "tqdm", _no_bar))
+        yield
+
+
+def _no_bar(values: Iterable[Any], **_options: Any) -> Iterable[Any]:
+    return values
+
+
+@contextmanager
+def _replaced(owner: Any, name: str, value: Any) -> Iterator[None]:
+    before = getattr(owner, name)
+    setattr(owner, name, value)
+    try:
+        yield
+    finally:
+        setattr(owner, name, before)

@@ -1,0 +1,66 @@
+"""Which checkpoints can be trusted.
+
+transformers writes a checkpoint as a dozen files, one after the other; a process killed meanwhile leaves some of them. So a
+checkpoint counts once a list of its files and their sizes, written last and renamed into place, stands beside them and holds.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Collection
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+_LIST = "complete.json"
+
+
+def mark_complete(checkpoint: Path) -> None:
+    """Write the list of files that makes a checkpoint count."""
+    sizes = {file.name: file.stat().st_size for file in sorted(checkpoint.iterdir()) if file.is_file() and file.name != _LIST}
+    draft = checkpoint / f".{_LIST}"
+    draft.write_bytes(orjson.dumps(sizes))
+    draft.replace(checkpoint / _LIST)
+
+
+def is_complete(checkpoint: Path) -> bool:
+    """Whether every file that was written is there with its size."""
+    try:
+        sizes = orjson.loads((checkpoint / _LIST).read_bytes())
+        return all((checkpoint / name).stat().st_size == size for name, size in sizes.items())
+    except (FileNotFoundError, NotADirectoryError, orjson.JSONDecodeError):
+        return False
+
+
+def checkpoint_path(folder: Path, step: int) -> Path:
+    """Where transformers puts the checkpoint of a step."""
+    return folder / f"checkpoint-{step}"
+
+
+def newest_checkpoint(folder: Path) -> Path | None:
+    """The complete checkpoint of the latest step whose best predecessor is complete too; None where there is none."""
+    for step in sorted(_steps(folder), reverse=True):
+        checkpoint = checkpoint_path(folder, step)
+        if is_complete(checkpoint):
+            best = read_state(checkpoint).get("best_global_step")
+            if best is None or is_complete(checkpoint_path(folder, best)):
+                return checkpoint
+    return None
+
+
+def read_state(checkpoint: Path) -> dict[str, Any]:
+    """What transformers knows at a checkpoint: global_step, best_global_step, log_history and more."""
+    state: dict[str, Any] = orjson.loads((checkpoint / "trainer_state.json").read_bytes())
+    return state
+
+
+def keep_only(folder: Path, steps: Collection[int]) -> None:
+    """Delete the checkpoints of all other steps."""
+    for step in _steps(folder) - set(steps):
+        shutil.rmtree(checkpoint_path(folder, step), ignore_errors=True)
+
+
+def _steps(folder: Path) -> set[int]:
+    names = (path.name.removeprefix("checkpoint-") for path in folder.glob("checkpoint-*"))
+    return {int(name) for name in names if name.isdecimal()}

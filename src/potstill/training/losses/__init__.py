@@ -1,0 +1,3 @@
+"""Objectives: one pure function each, on tensors alone."""
+
+from __future__ import annotations

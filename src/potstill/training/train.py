@@ -1,0 +1,228 @@
+"""Train a student: rows in, weights out.
+
+In: an untrained student's folder, the rows to learn and those to validate on. Out: the best epoch's weights in the hub's own
+layout, checkpoints beside them, and the training's history. What it costs: in float32 16 bytes a weight (weight, gradient, two
+AdamW moments), less with an adapter; the head's logits for the answer tokens of a batch, and two passes through the student
+a step. A training that was killed goes on from its newest complete checkpoint; on a CPU it ends with the same bits as one that
+was not.
+"""
+
+from __future__ import annotations
+
+import math
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from potstill.errors import CorruptFileError, InputError, MachineError, MissingExtraError
+from potstill.rows import Row
+from potstill.spec import AdapterSpec, TrainingSpec
+from potstill.student.adapters import attach_adapter, merge_adapter
+from potstill.student.quiet import quiet_transformers
+from potstill.student.size import parameter_count
+from potstill.templates import ChatTemplate
+from potstill.training.checkpoints import checkpoint_path, keep_only, newest_checkpoint, read_state
+from potstill.training.result import (
+    TrainingResult,
+    best_point,
+    epochs_since_best,
+    loss_curve,
+    saw_overfitting,
+    validation_curve,
+)
+
+if TYPE_CHECKING:
+    from potstill.training.collator import TokenisedRows
+    from potstill.training.trainer import OnEvent
+
+_WEIGHTS = (".safetensors", ".safetensors.index.json")
+_BESIDE_WEIGHTS = {".json", ".jinja", ".txt", ".model", ".py"}
+
+
+@dataclass(frozen=True, slots=True)
+class _Data:
+    """What is trained on, and how many steps that takes. `max_length` is in tokens."""
+
+    train: TokenisedRows
+    validation: TokenisedRows
+    max_length: int
+    steps_per_epoch: int
+    total_steps: int
+
+
+def train_student(
+    student_dir: Path,
+    train_rows: Sequence[Row],
+    validation_rows: Sequence[Row],
+    out_dir: Path,
+    spec: TrainingSpec,
+    *,
+    adapter: AdapterSpec | None,
+    all_turns: bool,
+    on_event: OnEvent,
+) -> TrainingResult:
+    """Train the student in `student_dir` and write the best epoch's weights to `out_dir`.
+
+    Args:
+        student_dir: An untrained student in the hub's layout; it is not changed.
+        train_rows: Dialogues that end with the answer to learn.
+        validation_rows: The same, never trained on; their loss picks the epoch to keep.
+        out_dir: Gets model.safetensors, the configuration, the tokenizer and its template; `adapter/` where one was trained.
+            Checkpoints in `out_dir/checkpoints` are continued: they must be of the same student, rows and settings.
+        spec: How to train.
+        adapter: Train a low-rank adapter, merged into the saved weights, instead of all weights.
+        all_turns: Learn every assistant turn of a dialogue, not the last one alone.
+        on_event: Called with ("progress", {step, total_steps, epoch, loss, learning_rate, tokens_per_s, eta_s}) and
+            ("metric", {validation_loss, epoch}). Rates cover this process, evaluations and checkpoints included.
+
+    Raises:
+        MissingExtraError: torch, transformers, accelerate or peft is not installed.
+        InputError: no row is left to train or to validate on, or the template cannot render one.
+        JobFailedError: the training diverged.
+        MachineError: memory or disk ran out.
+    """
+    try:
+        import accelerate  # noqa: F401
+        import torch
+        import transformers  # noqa: F401
+    except ImportError as error:
+        raise MissingExtraError("train", error.name or "transformers") from error
+    folder = out_dir / "checkpoints"
+    with quiet_transformers():
+        data = _prepare(student_dir, train_rows, validation_rows, spec, all_turns)
+        checkpoint = newest_checkpoint(folder)
+        if checkpoint is None:
+            keep_only(folder, ())
+        if checkpoint is None or not _is_finished(read_state(checkpoint), spec, data.total_steps):
+            try:
+                _train(student_dir, folder, checkpoint, data, spec, adapter, on_event)
+            except torch.OutOfMemoryError as error:
+                raise MachineError(
+                    "the GPU's memory ran out in training", found=f"training.batch_size: {spec.batch_size}",
+                    hint="lower training.batch_size and raise training.gradient_accumulation_steps as much",
+                ) from error
+            checkpoint = newest_checkpoint(folder)
+        if checkpoint is None:
+            raise CorruptFileError("the last checkpoint is not what was written", where=str(folder))
+        state = read_state(checkpoint)
+        best = checkpoint_path(folder, state["best_global_step"])
+        _publish(student_dir, best, out_dir, has_adapter=adapter is not None)
+    return _result(state, data, out_dir, best)
+
+
+def _prepare(
+    student_dir: Path, train_rows: Sequence[Row], validation_rows: Sequence[Row], spec: TrainingSpec, all_turns: bool
+) -> _Data:
+    """Tokenise, and count the steps as the Trainer will."""
+    from transformers import AutoConfig, AutoTokenizer
+
+    from potstill.training.collator import tokenise_rows
+
+    tokenizer = AutoTokenizer.from_pretrained(student_dir)
+    template = ChatTemplate.from_folder(student_dir)
+    window = getattr(AutoConfig.from_pretrained(student_dir), "max_position_embeddings", None)
+    max_length = min(limit for limit in (spec.max_length, window, 10**9) if limit)
+    sets = []
+    for name, rows in (("training", train_rows), ("validation", validation_rows)):
+        tokenised = tokenise_rows(rows, template, tokenizer, all_turns=all_turns, max_length=max_length)
+        if not tokenised.texts:
+            raise InputError(
+                f"no {name} row is left", where="training.max_length", found=f"{len(rows)} rows",
+                expected=f"rows of at most {max_length} tokens",
+            )
+        sets.append(tokenised)
+    batches = math.ceil(len(sets[0].texts) / spec.batch_size)
+    steps_per_epoch = math.ceil(batches / spec.gradient_accumulation_steps)
+    return _Data(sets[0], sets[1], max_length, steps_per_epoch, math.ceil(spec.num_epochs * steps_per_epoch))
+
+
+def _is_finished(state: dict[str, Any], spec: TrainingSpec, total_steps: int) -> bool:
+    """Whether nothing is left to train after this checkpoint."""
+    stopped = 0 < spec.early_stopping_patience <= epochs_since_best(validation_curve(state["log_history"]))
+    return stopped or state["global_step"] >= total_steps
+
+
+def _train(
+    student_dir: Path, folder: Path, checkpoint: Path | None, data: _Data, spec: TrainingSpec, adapter: AdapterSpec | None,
+    on_event: OnEvent,
+) -> None:
+    from transformers import AutoModelForCausalLM, set_seed
+
+    from potstill.training.collator import Collator
+    from potstill.training.order import GroupedByLength
+    from potstill.training.trainer import StudentTrainer, training_arguments
+
+    set_seed(spec.seed)  # an adapter starts with random weights
+    network = AutoModelForCausalLM.from_pretrained(student_dir, dtype="float32", use_safetensors=True)
+    if adapter is not None:
+        network = attach_adapter(network, adapter)
+    texts = data.train.texts
+    trainer = StudentTrainer(
+        order=GroupedByLength([len(text) for text in texts], spec.batch_size, spec.seed),
+        ce_weight=spec.loss["ce"],
+        on_event=on_event,
+        steps_per_epoch=data.steps_per_epoch,
+        patience=spec.early_stopping_patience,
+        tokens_per_step=data.train.tokens / data.steps_per_epoch,
+        model=network,
+        args=training_arguments(folder, spec, total_steps=data.total_steps),
+        data_collator=Collator(pad_id=0),  # any id of the vocabulary: padding is neither seen nor learnt
+        train_dataset=texts,
+        eval_dataset=sorted(data.validation.texts, key=len),  # rows of like length together need less padding
+    )
+    trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+
+
+def _publish(student_dir: Path, best: Path, out_dir: Path, *, has_adapter: bool) -> None:
+    """Write the best checkpoint's weights and the student's own settings, to a temporary folder and then file by file."""
+    from transformers import AutoConfig, AutoModelForCausalLM, GenerationConfig
+
+    config = AutoConfig.from_pretrained(student_dir)
+    network = AutoModelForCausalLM.from_pretrained(
+        student_dir if has_adapter else best, config=config, dtype="float32", use_safetensors=True
+    )
+    if has_adapter:
+        network = merge_adapter(network, best)
+    if (student_dir / "generation_config.json").is_file():
+        network.generation_config = GenerationConfig.from_pretrained(student_dir)
+    draft = out_dir / ".final"
+    shutil.rmtree(draft, ignore_errors=True)
+    network.to(config.dtype).save_pretrained(draft)
+    for file in sorted(student_dir.iterdir()):
+        if file.suffix in _BESIDE_WEIGHTS and not file.name.endswith(_WEIGHTS) and not (draft / file.name).exists():
+            shutil.copyfile(file, draft / file.name)
+    if has_adapter:
+        kept = out_dir / "adapter"
+        kept.mkdir(exist_ok=True)
+        for name in ("adapter_model.safetensors", "adapter_config.json"):
+            shutil.copyfile(best / name, kept / name)
+    for file in sorted(draft.iterdir(), key=lambda file: file.name.endswith(_WEIGHTS)):  # the weights last
+        file.replace(out_dir / file.name)
+    draft.rmdir()
+
+
+def _result(state: dict[str, Any], data: _Data, out_dir: Path, best: Path) -> TrainingResult:
+    history = state["log_history"]
+    losses, validation = loss_curve(history), validation_curve(history)
+    kept = best_point(validation)
+    return TrainingResult(
+        steps=state["global_step"],
+        best_step=kept.step,
+        best_epoch=kept.epoch,
+        best_validation_loss=kept.loss,
+        stopped_early=state["global_step"] < data.total_steps,
+        overfitting=saw_overfitting(losses, validation),
+        loss_curve=losses,
+        validation_curve=validation,
+        train_texts=len(data.train.texts),
+        train_tokens=data.train.tokens,
+        train_target_tokens=data.train.target_tokens,
+        validation_texts=len(data.validation.texts),
+        train_left_out=data.train.left_out,
+        validation_left_out=data.validation.left_out,
+        max_length=data.max_length,
+        parameters=parameter_count(out_dir),
+        trained_parameters=parameter_count(best),
+    )
