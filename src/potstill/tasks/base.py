@@ -1,0 +1,210 @@
+"""What a task is: how its records become rows, what a model is asked, how an answer is read, verified and scored."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from potstill.rows import ROLES, Message, Reference, Row, content_hash
+
+Prediction = str | list[str]
+
+
+class RowError(Exception):
+    """Why a record is no row of a task; whoever read the record adds where it stands."""
+
+
+@dataclass(frozen=True, slots=True)
+class Parsed:
+    """An answer in its normal form (a label, a number, the text), or the reason why it has none, for a person to read."""
+
+    value: str | None
+    reason: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class TaskScore:
+    """per_row: each metric's value for each row, in their order. corpus: metrics that only exist for all rows together."""
+
+    per_row: Mapping[str, list[float]]
+    corpus: Mapping[str, float]
+
+
+@dataclass(frozen=True)
+class Task(ABC):
+    """One kind of work. `labels` is the closed answer set of label tasks, known once the rows are (`with_rows`)."""
+
+    labels: tuple[str, ...] = ()
+
+    name: ClassVar[str]
+    metrics: ClassVar[tuple[str, ...]]
+    # Whether an answer that was cut off can still be used, because only its beginning counts.
+    tolerates_cut: ClassVar[bool] = False
+
+    @property
+    def main_metric(self) -> str:
+        """The metric that retention and gain are about."""
+        return self.metrics[0]
+
+    @abstractmethod
+    def own_form(self, record: Mapping[str, Any]) -> tuple[list[Message], Reference] | None:
+        """Messages and gold answer of a record in this task's own form; None where it has another form.
+
+        Raises:
+            RowError: the record has the form, but a field is wrong.
+        """
+
+    @abstractmethod
+    def score(self, predictions: Sequence[Prediction], rows: Sequence[Row]) -> TaskScore:
+        """Score predictions against the rows' references; a prediction is a text, or the turns of a conversation."""
+
+    def row(self, record: Mapping[str, Any]) -> Row:
+        """A record of any accepted form as a row.
+
+        Raises:
+            RowError: it is none; the text says what was found and what was expected.
+        """
+        found = _dialogue(record) or self.own_form(record) or _instruction(record)
+        if found is None:
+            keys = ", ".join(sorted(map(str, record))) or "nothing"
+            raise RowError(f"found the fields {keys}; expected {self.forms}")
+        messages, reference = found
+        check_roles(messages)
+        messages, reference = self.split_gold(messages, reference)
+        key = record.get("id")
+        identity = str(key) if key is not None else content_hash([[m.as_dict() for m in messages], reference])[:16]
+        used = {"id", "messages", "reference", "meta", *self.own_fields, *_INSTRUCTION_FIELDS}
+        meta = {str(name): value for name, value in record.items() if name not in used}
+        return Row(identity, tuple(messages), reference, {**meta, **(record.get("meta") or {})})
+
+    own_fields: ClassVar[tuple[str, ...]] = ()
+
+    @property
+    def forms(self) -> str:
+        """The accepted fields, for error messages."""
+        own = f"{'/'.join(self.own_fields)}, or " if self.own_fields else ""
+        return f"{own}messages, or instruction/output, or prompt/completion"
+
+    def split_gold(self, messages: list[Message], reference: Reference) -> tuple[list[Message], Reference]:
+        """Take the gold answer off the end of a dialogue."""
+        if messages[-1].role != "assistant":
+            return messages, reference
+        return messages[:-1], messages[-1].content if reference is None else reference
+
+    def with_rows(self, rows: Sequence[Row]) -> Task:
+        """The task as these rows make it: label sets and the like."""
+        return self
+
+    def settled(self, row: Row) -> Row:
+        """The row with what only all rows together tell, such as a length target."""
+        return row
+
+    def teacher_messages(self, row: Row) -> tuple[Message, ...]:
+        """What a model is asked that was not trained on the task: the row's messages, and whatever else it must know."""
+        return row.messages
+
+    def turns(self, row: Row) -> int:
+        """How many assistant turns are to be generated."""
+        return 1
+
+    def choices(self, row: Row) -> tuple[str, ...]:
+        """The closed set of answers, for engines that can enforce one; empty where the answer is free."""
+        return ()
+
+    def max_tokens(self, limit: int) -> int:
+        """An upper bound for the length of an answer, given the job's limit."""
+        return limit
+
+    def parse(self, text: str, row: Row) -> Parsed:
+        """The normal form of an answer."""
+        stripped = text.strip()
+        return Parsed(stripped) if stripped else Parsed(None, "the answer is empty")
+
+    def verify(self, text: str, row: Row) -> bool | None:
+        """Whether an answer agrees with the gold answer; None where there is none, or the task cannot tell."""
+        return None
+
+    def target(self, text: str, row: Row) -> str:
+        """What the student is trained to write for this answer of the teacher."""
+        return text.strip()
+
+
+def check_roles(messages: Sequence[Message]) -> None:
+    """An optional system message, then user and assistant in turn, user first.
+
+    Raises:
+        RowError: another order.
+    """
+    turns = messages[1:] if messages and messages[0].role == "system" else messages
+    if not turns:
+        raise RowError("the dialogue has no user message")
+    for position, message in enumerate(turns):
+        expected = "user" if position % 2 == 0 else "assistant"
+        if message.role != expected:
+            number = position + 1 + len(messages) - len(turns)
+            raise RowError(f"message {number} is from '{message.role}', expected '{expected}' (roles take turns, user first)")
+
+
+def text_field(record: Mapping[str, Any], name: str) -> str:
+    """A field that has to be a text with something in it.
+
+    Raises:
+        RowError: it is missing, empty or of another type.
+    """
+    value = record.get(name)
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        value = str(value)
+    if not isinstance(value, str):
+        raise RowError(f"the field '{name}' is {_kind(value)}, expected text")
+    if not value.strip():
+        raise RowError(f"the field '{name}' is empty")
+    return value.strip()
+
+
+def optional_text(record: Mapping[str, Any], name: str) -> str | None:
+    return None if record.get(name) in (None, "") else text_field(record, name)
+
+
+def _kind(value: Any) -> str:
+    return "missing" if value is None else type(value).__name__
+
+
+def _dialogue(record: Mapping[str, Any]) -> tuple[list[Message], Reference] | None:
+    entries = record.get("messages")
+    if entries is None:
+        return None
+    if not isinstance(entries, list) or not entries:
+        raise RowError(f"'messages' is {_kind(entries) if entries != [] else 'empty'}, expected a list of messages")
+    messages = [_message(entry, number) for number, entry in enumerate(entries, 1)]
+    reference = record.get("reference")
+    if isinstance(reference, list):
+        reference = [text_field({"reference": entry}, "reference") for entry in reference]
+    elif reference is not None:
+        reference = text_field(record, "reference")
+    return messages, reference
+
+
+def _message(entry: Any, number: int) -> Message:
+    if not isinstance(entry, dict):
+        raise RowError(f"message {number} is {_kind(entry)}, expected an object with role and content")
+    role, content = entry.get("role"), entry.get("content")
+    if role not in ROLES:
+        raise RowError(f"message {number} has the role {role!r}, expected one of {', '.join(ROLES)}")
+    if not isinstance(content, str) or (not content.strip() and role != "system"):
+        raise RowError(f"message {number} ({role}) has no text")
+    return Message(role, content.strip())
+
+
+_INSTRUCTION_FIELDS = ("instruction", "input", "output", "prompt", "completion")
+
+
+def _instruction(record: Mapping[str, Any]) -> tuple[list[Message], Reference] | None:
+    if "instruction" in record:
+        extra = optional_text(record, "input")
+        question = text_field(record, "instruction") + (f"\n\n{extra}" if extra else "")
+        return [Message("user", question)], optional_text(record, "output")
+    if "prompt" in record:
+        return [Message("user", text_field(record, "prompt"))], optional_text(record, "completion")
+    return None

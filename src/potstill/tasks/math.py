@@ -1,0 +1,50 @@
+"""Mathematical reasoning: a worked solution that ends in a number."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from potstill.metrics import numbers_equal, parse_final_answer
+from potstill.rows import Message, Reference, Row
+from potstill.tasks.base import Parsed, Prediction, Task, TaskScore, optional_text, text_field
+
+_PROMPT = "Solve the problem step by step. End with a line that has #### and then the final number."
+
+
+@dataclass(frozen=True)
+class Math(Task):
+    """Main metric: numeric equality of the final answers."""
+
+    name: ClassVar[str] = "math"
+    metrics: ClassVar[tuple[str, ...]] = ("accuracy", "parsed")
+    own_fields: ClassVar[tuple[str, ...]] = ("question", "answer")
+
+    def own_form(self, record: Mapping[str, Any]) -> tuple[list[Message], Reference] | None:
+        if "question" not in record:
+            return None
+        gold = optional_text(record, "answer") or optional_text(record, "final_answer")
+        return [Message("system", _PROMPT), Message("user", text_field(record, "question"))], gold
+
+    def parse(self, text: str, row: Row) -> Parsed:
+        number = parse_final_answer(text)
+        return Parsed(number) if number is not None else Parsed(None, "it has no final number")
+
+    def verify(self, text: str, row: Row) -> bool | None:
+        golds = [number for number in map(parse_final_answer, row.references) if number is not None]
+        if not golds:
+            return None
+        answer = parse_final_answer(text)
+        return any(numbers_equal(answer, gold) for gold in golds)
+
+    def score(self, predictions: Sequence[Prediction], rows: Sequence[Row]) -> TaskScore:
+        texts = [prediction if isinstance(prediction, str) else prediction[-1] for prediction in predictions]
+        pairs = list(zip(texts, rows, strict=True))
+        return TaskScore(
+            {
+                "accuracy": [float(bool(self.verify(text, row))) for text, row in pairs],
+                "parsed": [float(self.parse(text, row).value is not None) for text, row in pairs],
+            },
+            {},
+        )
