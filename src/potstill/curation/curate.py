@@ -56,7 +56,7 @@ class Curated:
 
 def rules_for(spec: CurationSpec, task: Task, rows: Sequence[Row], held_out: Sequence[Row]) -> list[Rule]:
     """The rules of a job, in the order in which they are asked."""
-    rules: list[Rule] = [Refused(), Truncated(), Unparsable(task)]
+    rules: list[Rule] = [Refused(), Truncated(task), Unparsable(task)]
     if spec.verify == "auto":
         rules.append(ContradictsGold(task))
     if spec.decontaminate:

@@ -65,8 +65,11 @@ class Truncated:
 
     name = "truncated"
 
+    def __init__(self, task: Task) -> None:
+        self._task = task
+
     def reject(self, row: Row) -> str | None:
-        if "length" not in row.meta.get("finish_reasons", ()):
+        if self._task.tolerates_cut or "length" not in row.meta.get("finish_reasons", ()):
             return None
         return f"cut off at generation.max_tokens: it ends with {preview(answers_of(row)[-1][-60:])}"
 

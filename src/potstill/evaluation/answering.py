@@ -143,7 +143,7 @@ def to_prediction(row: Row, answer: RowAnswer) -> Prediction:
     latencies_s = responses_s([answer])
     return Prediction(
         id=row.id,
-        prediction=texts if isinstance(row.reference, list) and answer.turns > 1 else texts[-1],
+        prediction=texts if answer.turns > 1 else texts[-1],
         reference=row.reference,
         latency_s=sum(latencies_s) / len(latencies_s) if latencies_s else None,
         prompt_tokens=total_tokens([reply.prompt_tokens for reply in replies]),

@@ -5,12 +5,12 @@ Pure functions of predictions and profiles. What was not measured is None, never
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 from potstill.evaluation.predictions import Prediction, Profile
-from potstill.metrics import bootstrap_ci, paired_difference, proportion_ci
+from potstill.metrics import bootstrap_ci, macro_f1, paired_difference, proportion_ci
 from potstill.rows import Row
 from potstill.tasks import Task
 
@@ -57,7 +57,8 @@ def score_model(model: MeasuredModel, rows: Sequence[Row], task: Task) -> Scored
     predictions = [by_id[row.id].prediction for row in rows]
     score = task.score(predictions, rows)
     figures: dict[str, Figure | None] = {name: mean_figure(values) for name, values in score.per_row.items()}
-    figures.update(corpus_figures(score.corpus, predictions, rows, task))
+    for name, value in score.corpus.items():
+        figures[name] = {"value": value, "ci95": list(_corpus_interval(name, predictions, rows, task)), "n": len(rows)}
     if "accuracy" not in figures:
         measured = model.token_accuracy
         figures["accuracy"] = None if measured is None else {**mean_figure(measured), "measured_on": "weights"}
@@ -70,6 +71,34 @@ def mean_figure(values: Sequence[float]) -> Figure:
     right_or_wrong = set(values) <= {0.0, 1.0}
     interval = proportion_ci(round(sum(values)), n) if right_or_wrong else bootstrap_ci(values)
     return {"value": sum(values) / n, "ci95": list(interval), "n": n}
+
+
+def _corpus_interval(
+    name: str, predictions: Sequence[str | list[str]], rows: Sequence[Row], task: Task
+) -> tuple[float, float]:
+    """The interval of a metric that only exists for all rows together: rows are drawn again, and it is computed anew."""
+    statistic = _CORPUS_STATISTICS[name]
+    # Answers are read once: reading them in every resample would take a thousand times as long.
+    found = [task.parse(last_turn(prediction), row).value for prediction, row in zip(predictions, rows, strict=True)]
+    golds = [task.parse(row.references[0], row).value or row.references[0] for row in rows]
+
+    def of_rows(indices: Sequence[float]) -> float:
+        drawn = [int(index) for index in indices]
+        return statistic([golds[index] for index in drawn], [found[index] for index in drawn])
+
+    return bootstrap_ci(range(len(rows)), statistic=of_rows, n_resamples=_CORPUS_RESAMPLES)
+
+
+def last_turn(prediction: str | list[str]) -> str:
+    return prediction if isinstance(prediction, str) else prediction[-1]
+
+
+def _macro_f1(golds: Sequence[str], found: Sequence[str | None]) -> float:
+    return macro_f1(golds, found, sorted(set(golds)))
+
+
+_CORPUS_RESAMPLES = 999
+_CORPUS_STATISTICS: dict[str, Callable[[Sequence[str], Sequence[str | None]], float]] = {"macro_f1": _macro_f1}
 
 
 def difference_figure(a: Sequence[float], b: Sequence[float]) -> Figure:

@@ -25,8 +25,7 @@ class Measurement:
     label: what the report calls the model (teacher, baseline, distilled, ...). labels: the closed label set of the task, where
     it has one. untrained: the model gets the task's full prompt, as a teacher does, instead of the row as it stands. sample:
     numbers independent answers; the second answer of a teacher whose first is the reference has another number. concurrency:
-    rows at
-    once in the throughput phase. context: tokens of context a slot.
+    rows at once in the throughput phase. context: tokens of context a slot.
     """
 
     label: str

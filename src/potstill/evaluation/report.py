@@ -21,7 +21,6 @@ from potstill.evaluation.comparison import (
 )
 from potstill.evaluation.constant import best_constant
 from potstill.evaluation.environment import describe_environment
-from potstill.evaluation.predictions import Prediction
 from potstill.rows import Row
 from potstill.tasks import Task
 
@@ -92,22 +91,24 @@ def _compare_with_constant(inputs: ReportInputs, distilled: ScoredModel | None) 
     answer = best_constant(_training_answers(inputs), task.main_metric)
     if answer is None:
         return None
-    score = task.score([_repeated(answer, row) for row in rows], rows).per_row[task.main_metric]
+    score = task.score([_said_at_every_turn(answer, task.turns(row)) for row in rows], rows).per_row[task.main_metric]
     gain = None if distilled is None else difference_figure(distilled.per_row[task.main_metric], score)
     return {"answer": answer, **mean_figure(score), "gain": gain}
 
 
 def _training_answers(inputs: ReportInputs) -> list[str]:
-    """Every answer that the student learnt: the last turn of each row, or all the turns that its task asks for."""
+    """Every answer that the student learnt, in its normal form: of each row the turns that its task asks for."""
     answers: list[str] = []
     for row in inputs.training_rows:
-        turns = [message.content for message in row.messages if message.role == "assistant"]
-        answers.extend(turns[-inputs.task.turns(row) :])
+        said = [message.content for message in row.messages if message.role == "assistant"]
+        for text in said[-inputs.task.turns(row) :]:
+            value = inputs.task.parse(text, row).value
+            answers.extend([value] if value is not None else [])
     return answers
 
 
-def _repeated(answer: str, row: Row) -> Prediction:
-    raise NotImplementedError
+def _said_at_every_turn(answer: str, turns: int) -> str | list[str]:
+    return answer if turns == 1 else [answer] * turns
 
 
 def _assumptions(inputs: ReportInputs, scored: Mapping[str, ScoredModel]) -> list[str]:

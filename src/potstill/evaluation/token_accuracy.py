@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
 
 from potstill.catalog.model import ResolvedModel
 from potstill.inference import open_engine

@@ -1,11 +1,14 @@
 """Write a student as one GGUF file: what llama.cpp, Ollama and LM Studio run.
 
-In: a folder in the hub's layout (config.json, safetensors, tokenizer.json). Out: one file with the weights, the tokenizer
-and the chat template. Weights are read, converted and written one tensor at a time, so the memory needed is that of the
-largest tensor, in float32. Matrices are stored in half precision or in blocks of 32 eight-bit weights, vectors in float32.
+In: a folder in the hub's layout (config.json, safetensors, tokenizer.json). Out: one file with the weights, the
+tokenizer and the chat template. Weights are read, converted and written one tensor at a time, so the memory needed is
+that of the largest tensor, in float32. Matrices are stored in half precision or in blocks of 32 eight-bit weights,
+vectors in float32.
 
-Known differences to transformers, all of llama.cpp's making: it takes no notice of Phi-3's and Qwen2's sliding window, and
-it chooses between LongRoPE's short and long factors by the context it was opened with, not by the length of the prompt.
+Known differences to transformers, all of llama.cpp's making: it takes no notice of Phi-3's and Qwen2's sliding
+window; it chooses between LongRoPE's short and long factors by the context it was opened with, not by the length of
+the prompt; and by GPT-4o's rule (Phi-4-mini) it cuts words of scripts with combining marks, as Hindi and Thai, into
+more tokens.
 """
 
 from __future__ import annotations
@@ -15,6 +18,7 @@ import os
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -28,7 +32,7 @@ except ModuleNotFoundError as error:
     raise MissingExtraError("export", error.name or "gguf") from error
 
 from potstill.exporting import gguf_families as families
-from potstill.exporting.gguf_tokenizer import Vocabulary, read_vocabulary
+from potstill.exporting.gguf_tokenizer import read_vocabulary
 
 Quantization = Literal["f16", "q8_0"]
 
@@ -57,7 +61,7 @@ class _Tensor:
 
     def bytes_on_disk(self) -> int:
         block, size = gguf.GGML_QUANT_SIZES[self.type]
-        return int(np.prod(self.shape)) // block * size
+        return int(np.prod(self.shape) // block * size)
 
 
 def export_gguf(
@@ -78,8 +82,8 @@ def export_gguf(
         chat_template: The Jinja template to store; by default the folder's own.
 
     Raises:
-        ExportError: The architecture, its rotary scaling or its tokenizer is none that llama.cpp computes alike, the folder
-            is incomplete, or a weight is not finite in half precision. Nothing is left behind.
+        ExportError: The architecture, its rotary scaling or its tokenizer is none that llama.cpp computes alike, the
+            folder is incomplete, or a weight is not finite in half precision. Nothing is left behind.
     """
     config = _read_config(model_dir)
     family = families.family_of(config)
@@ -90,16 +94,16 @@ def export_gguf(
         tensors = list(_plan(weights, family, dimensions, rope, quantization))
         rows = next(tensor.shape[0] for tensor in tensors if tensor.name == "token_embd.weight")
         vocabulary = read_vocabulary(model_dir, config, rows, chat_template)
-        partial = out_file.with_name(f".{out_file.name}.{os.getpid()}.part")
+        unfinished = out_file.with_name(f".{out_file.name}.{os.getpid()}.part")
         try:
-            writer = gguf.GGUFWriter(partial, gguf.MODEL_ARCH_NAMES[family.arch])
+            writer = gguf.GGUFWriter(unfinished, gguf.MODEL_ARCH_NAMES[family.arch])
             _describe(writer, vocabulary.display_name(name), quantization)
             families.describe(writer, dimensions, rope, rows)
             vocabulary.describe(writer)
             _write(writer, tensors)
-            os.replace(partial, out_file)
+            unfinished.replace(out_file)
         finally:
-            partial.unlink(missing_ok=True)
+            unfinished.unlink(missing_ok=True)
     return GGUFExport(out_file, out_file.stat().st_size, len(tensors), quantization)
 
 
@@ -136,12 +140,9 @@ def _plan(
     quantization: Quantization,
 ) -> Iterator[_Tensor]:
     """The tensors of the file, in the order of the checkpoint, none of them read yet."""
-    if "model.embed_tokens.weight" not in weights:
-        raise ExportError("the weights are incomplete", where="model.safetensors", expected="model.embed_tokens.weight")
-    if not dimensions.tied_embeddings and "lm_head.weight" not in weights:
-        raise ExportError("the weights are incomplete", where="model.safetensors", expected="lm_head.weight")
+    _check_complete(weights, dimensions)
     for name, values in families.rope_tensors(rope).items():
-        yield _Tensor(name, values.shape, gguf.GGMLQuantizationType.F32, lambda values=values: values)  # type: ignore[misc]
+        yield _Tensor(name, values.shape, gguf.GGMLQuantizationType.F32, partial(np.asarray, values))
     left_out = {"lm_head.weight"} if dimensions.tied_embeddings else set()  # the embedding serves as output
     left_out |= {name for name in weights if name.endswith("rotary_emb.inv_freq")}  # llama.cpp computes it
     stored = [hub_name for hub_name in weights if hub_name not in left_out]
@@ -150,6 +151,17 @@ def _plan(
         shape = tuple(file.get_slice(hub_name).get_shape())
         heads = _heads_to_interleave(hub_name, dimensions) if family.rotates_neighbours else None
         yield _Tensor(name, shape, _storage_type(shape, quantization), _reader(file, hub_name, heads))
+
+
+def _check_complete(weights: dict[str, Any], dimensions: families.Dimensions) -> None:
+    required = ["model.embed_tokens.weight", "model.norm.weight"]
+    required += [] if dimensions.tied_embeddings else ["lm_head.weight"]
+    required += [f"model.layers.{layer}.self_attn.o_proj.weight" for layer in range(dimensions.layers)]
+    missing = [name for name in required if name not in weights]
+    if missing:
+        raise ExportError(
+            "the weights are incomplete", where="model.safetensors", found=f"no {missing[0]}", expected="what config.json says"
+        )
 
 
 def _heads_to_interleave(hub_name: str, dimensions: families.Dimensions) -> int | None:
@@ -170,9 +182,7 @@ def _reader(file: Any, hub_name: str, heads: int | None) -> Callable[[], familie
     def read() -> families.FloatArray:
         values: families.FloatArray = file.get_tensor(hub_name).float().numpy()
         if not np.all(np.abs(values) <= np.finfo(np.float16).max):
-            raise ExportError(
-                "a weight is not finite, or too large for half precision", where=f"model.safetensors: {hub_name}"
-            )
+            raise ExportError("a weight is not finite, or too large for half precision", where=f"model.safetensors: {hub_name}")
         return values if heads is None else families.interleave_halves(values, heads)
 
     return read
@@ -188,9 +198,7 @@ def _describe(writer: gguf.GGUFWriter, name: str, quantization: Quantization) ->
 def _write(writer: gguf.GGUFWriter, tensors: list[_Tensor]) -> None:
     for tensor in tensors:
         # the type of the values handed in decides nothing here: raw_dtype does
-        writer.add_tensor_info(
-            tensor.name, tensor.shape, np.dtype(np.float32), tensor.bytes_on_disk(), raw_dtype=tensor.type
-        )
+        writer.add_tensor_info(tensor.name, tensor.shape, np.dtype(np.float32), tensor.bytes_on_disk(), raw_dtype=tensor.type)
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_ti_data_to_file()

@@ -1,4 +1,4 @@
-"""What llama.cpp must be told about a model of each family: its sizes, its rotary embedding and the names of its tensors.
+"""What llama.cpp must be told about a model of each family: its sizes, its rotary embedding, its tensors' names.
 
 One `Family` is one architecture of a hub `config.json`. Everything else here is read from the configuration, so a model
 with layers dropped or its vocabulary trimmed is described as it is.
@@ -26,8 +26,8 @@ class Family:
 
     Args:
         arch: llama.cpp's name for it.
-        rotates_neighbours: llama.cpp rotates rows 2i and 2i+1 of a head together where the hub's layout rotates row i with
-            row i + d/2, so the rows of q and k have to be interleaved.
+        rotates_neighbours: llama.cpp rotates rows 2i and 2i+1 of a head together where the hub's layout rotates row i
+            with row i + d/2, so the rows of q and k have to be interleaved.
         rope_kinds: The rotary scalings that llama.cpp computes for this architecture as transformers does.
         square_attention: llama.cpp takes heads x head_dim to be the hidden size.
     """
@@ -39,6 +39,14 @@ class Family:
 
 
 _SCALINGS = frozenset({"default", "linear", "yarn"})
+_YARN_AS_LLAMA_CPP: Mapping[str, Any] = {
+    "attention_factor": None,
+    "mscale": None,
+    "mscale_all_dim": None,
+    "beta_fast": 32,
+    "beta_slow": 1,
+    "truncate": True,
+}
 
 FAMILIES: Mapping[str, Family] = {
     "LlamaForCausalLM": Family(gguf.MODEL_ARCH.LLAMA, True, _SCALINGS | {"llama3"}),
@@ -108,8 +116,8 @@ def read_dimensions(config: Config, family: Family) -> Dimensions:
     Raises:
         ExportError: A size is missing, or the head size is one that llama.cpp does not take for this family.
     """
-    required = ("num_hidden_layers", "hidden_size", "intermediate_size", "num_attention_heads", "max_position_embeddings")
-    missing = [key for key in required if config.get(key) is None]
+    required = ("num_hidden_layers", "hidden_size", "intermediate_size", "num_attention_heads")
+    missing = [key for key in (*required, "max_position_embeddings") if config.get(key) is None]
     if missing:
         raise ExportError("the configuration is incomplete", where="config.json", expected=", ".join(missing))
     heads = int(config["num_attention_heads"])
@@ -155,6 +163,14 @@ def read_rope(config: Config, dimensions: Dimensions, family: Family) -> Rope:
             found=kind,
             expected=", ".join(sorted(family.rope_kinds)),
         )
+    for key, usual in (_YARN_AS_LLAMA_CPP if kind == "yarn" else {}).items():
+        if settings.get(key) not in (None, usual):
+            raise ExportError(
+                "llama.cpp computes YaRN with the paper's own settings only",
+                where=f"config.json: rope_parameters.{key}",
+                found=settings[key],
+                expected="nothing" if usual is None else str(usual),
+            )
     partial = float(settings.get("partial_rotary_factor", config.get("partial_rotary_factor")) or 1.0)
     original = settings.get("original_max_position_embeddings") or config.get("original_max_position_embeddings")
     return Rope(
@@ -216,8 +232,9 @@ def rope_tensors(rope: Rope) -> dict[str, FloatArray]:
 
 
 def longrope_attention_factor(rope: Rope, context: int) -> float:
-    """What LongRoPE multiplies the rotated vectors by: sqrt(1 + ln s / ln L) for a context grown s-fold from L positions
-    (Ding et al. 2024, arXiv:2402.13753, section 3.3), unless the configuration states it."""
+    """What LongRoPE multiplies the rotated vectors by, unless the configuration states it: sqrt(1 + ln s / ln L) for a
+    context grown s-fold from L positions (as in Microsoft's Phi-3 and in transformers; Ding et al. 2024,
+    arXiv:2402.13753)."""
     stated = rope.settings.get("attention_factor")
     if stated is not None:
         return float(stated)
@@ -228,8 +245,9 @@ def longrope_attention_factor(rope: Rope, context: int) -> float:
 def llama3_divisors(rope: Rope) -> FloatArray:
     """The divisor of each rotary frequency in Llama 3.1's scaling; shape [rotated / 2].
 
-    A wavelength below L / high_freq_factor is kept, one above L / low_freq_factor is stretched by `factor`, and between the
-    two the frequency is interpolated (Meta's `apply_scaling` in llama-models, L being the original context).
+    A wavelength below L / high_freq_factor is kept, one above L / low_freq_factor is stretched by `factor`, and
+    between the two the frequency is interpolated (Meta's `apply_scaling` in llama-models, L being the original
+    context).
     """
     factor, low, high = (_setting(rope, key) for key in ("factor", "low_freq_factor", "high_freq_factor"))
     exponents = np.arange(0, rope.rotated, 2, dtype=np.float64) / rope.rotated
@@ -243,9 +261,7 @@ def llama3_divisors(rope: Rope) -> FloatArray:
 def _setting(rope: Rope, key: str) -> float:
     value = rope.settings.get(key)
     if value is None:
-        raise ExportError(
-            f"the rotary scaling '{rope.kind}' needs '{key}'", where="config.json: rope_parameters", expected=key
-        )
+        raise ExportError(f"the rotary scaling '{rope.kind}' needs '{key}'", where="config.json: rope_parameters", expected=key)
     return float(value)
 
 

@@ -1,8 +1,8 @@
 """How a `tokenizer.json` cuts text before its merges apply, in the terms llama.cpp knows.
 
-llama.cpp has no general splitter: a file names one of the rules compiled into it. The name is found from the rule itself,
-never from the model's name, and a rule llama.cpp does not have is an error: the model would read other tokens than those it
-was trained on.
+llama.cpp has no general splitter: a file names one of the rules compiled into it. The name is found from the rule
+itself, never from the model's name, and a rule llama.cpp does not have is an error: the model would read other tokens
+than those it was trained on.
 """
 
 from __future__ import annotations
@@ -64,11 +64,11 @@ def byte_level_rule(tokenizer: Json) -> str:
 
 
 def prefixes_space(tokenizer: Json, has_chat_template: bool) -> bool:
-    """Whether a sentencepiece-like tokenizer puts a space before text, as llama.cpp does: at the start of the prompt and
-    after every special token.
+    """Whether a sentencepiece-like tokenizer puts a space before text, as llama.cpp does: at the start of the prompt
+    and after every special token.
 
-    A tokenizer that does so at the start of the prompt only (Metaspace, `first`) has no equal in llama.cpp. A rendered chat
-    starts with a special token, so with a chat template no space is exact; without one, a space is.
+    A tokenizer that does so at the start of the prompt only (Metaspace, `first`) has no equal in llama.cpp. A
+    rendered chat starts with a special token, so with a chat template no space is exact; without one, a space is.
 
     Raises:
         ExportError: The tokenizer changes or splits text in another way.
@@ -98,7 +98,7 @@ def _steps(part: Json | None, key: str = "pretokenizers") -> Sequence[Json]:
 
 
 def _keeps_matches(split: Json) -> bool:
-    """Whether every match becomes a piece. The patterns match all text, so dropping what lies between changes nothing."""
+    """Whether every match becomes a piece. The patterns match all text: nothing lies between to be dropped."""
     return (split.get("behavior"), bool(split.get("invert"))) in {("Isolated", False), ("Removed", True)}
 
 

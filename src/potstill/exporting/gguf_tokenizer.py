@@ -22,7 +22,8 @@ from potstill.exporting.gguf_pretokenizer import Json, byte_level_rule, prefixes
 
 _log = logging.getLogger(__name__)
 
-# Named "phi-3", a file makes llama.cpp drop the space after every special token but three, and it needs these to be there.
+# Named "phi-3", a file makes llama.cpp drop the space after every special token but three, and it needs these to be
+# there.
 _PHI3_NAME = re.compile(r"phi-?3", re.IGNORECASE)
 _PHI3_TOKENS = frozenset({"</s>", "<unk>", "<s>", "<|endoftext|>"})
 _PHI3_KEEPS_SPACE = frozenset({"<unk>", "<s>", "<|endoftext|>"})
@@ -77,14 +78,15 @@ class Vocabulary:
     def display_name(self, name: str) -> str:
         """The model's name as the file may say it.
 
-        llama.cpp takes "phi-3" in the name, and nothing else, as the sign that special tokens swallow the whitespace after
-        them; such a file does not load without Phi-3's own special tokens. So the words are added or broken to fit.
+        llama.cpp takes "phi-3" in the name, and nothing else, as the sign that special tokens swallow the whitespace
+        after them; such a file does not load without Phi-3's own special tokens. So the words are added or broken to
+        fit.
         """
-        swallows = bool(self.strips_right) and _PHI3_TOKENS <= set(self.tokens)
+        swallows = bool(self.strips_right) and set(self.tokens) >= _PHI3_TOKENS
         if swallows:
             return name if _PHI3_NAME.search(name) else f"{name} (Phi-3)"
         if self.strips_right:
-            _log.warning("llama.cpp keeps the whitespace after %s, the tokenizer drops it", sorted(self.strips_right)[0])
+            _log.warning("llama.cpp keeps the whitespace after %s, the tokenizer drops it", min(self.strips_right))
         return _PHI3_NAME.sub("Phi 3", name)
 
 
@@ -115,7 +117,7 @@ def read_vocabulary(model_dir: Path, config: Json, rows: int, chat_template: str
         chat_template = _own_chat_template(model_dir, settings)
     ids = {**tokenizer["model"]["vocab"], **{token["content"]: token["id"] for token in tokenizer["added_tokens"]}}
     tokens, types = _tokens_and_types(tokenizer, ids, rows)
-    pairs = [tuple(merge.split(" ")) if isinstance(merge, str) else tuple(merge) for merge in tokenizer["model"]["merges"]]
+    pairs = [tuple(m.split(" ") if isinstance(m, str) else m) for m in tokenizer["model"]["merges"]]
     flags = _begin_and_end(tokenizer, settings)
     merges = scores = None
     if tokenizer["model"].get("byte_fallback"):
@@ -188,9 +190,9 @@ def _tokens_and_types(tokenizer: Json, ids: Mapping[str, int], rows: int) -> tup
 def _scores(pairs: Iterable[tuple[str, ...]], tokens: Sequence[str], types: Sequence[gguf.TokenType]) -> list[float]:
     """Scores under which llama.cpp merges as the list of merges says.
 
-    llama.cpp joins any two neighbours whose union is a token, highest score first. That is the same as the list of merges
-    when the list was itself made from scores: every way to split a token into two tokens is in it, and all ways to make one
-    token stand together. Both are checked.
+    llama.cpp joins any two neighbours whose union is a token, highest score first. That is the same as the list of
+    merges when the list was itself made from scores: every way to split a token into two tokens is in it, and all
+    ways to make one token stand together. Both are checked.
     """
     rank: dict[str, int] = {}
     listed: set[tuple[str, ...]] = set()
@@ -223,7 +225,7 @@ def _not_from_scores(found: str) -> ExportError:
 
 
 def _begin_and_end(tokenizer: Json, settings: Json) -> dict[str, bool]:
-    """Whether the tokenizer puts bos before and eos after a text: its own setting, else what its post-processor does."""
+    """Whether the tokenizer puts bos before and eos after a text: by its own setting, else by its post-processor."""
     processor = tokenizer.get("post_processor") or {}
     template: list[Any] = []
     for step in processor.get("processors", [processor]):
@@ -236,20 +238,19 @@ def _begin_and_end(tokenizer: Json, settings: Json) -> dict[str, bool]:
     return {key: settings[key] if isinstance(settings.get(key), bool) else value for key, value in flags.items()}
 
 
-def _special_ids(
-    ids: Mapping[str, int], settings: Json, config: Json, generation: Json, chat_template: str
-) -> dict[str, int]:
+def _special_ids(ids: Mapping[str, int], settings: Json, config: Json, generation: Json, chat_template: str) -> dict[str, int]:
+    texts = {token_id: text for text, token_id in ids.items()}
     special: dict[str, int] = {}
     for role in ("bos", "eos", "unk", "pad"):
         stated = settings.get(f"{role}_token")
         text = stated.get("content") if isinstance(stated, dict) else stated
         token_id = ids.get(text) if text is not None else config.get(f"{role}_token_id")
-        if isinstance(token_id, int):
+        if token_id in texts:
             special[role] = token_id
     stops = [special["eos"]] if "eos" in special else []
     for source in (generation, config):
         stated = source.get("eos_token_id")
-        stops += [stop for stop in (stated if isinstance(stated, list) else [stated]) if stop is not None]
+        stops += [stop for stop in (stated if isinstance(stated, list) else [stated]) if stop in texts]
     stops = list(dict.fromkeys(stops))
     if not stops:
         raise ExportError(
@@ -258,8 +259,7 @@ def _special_ids(
             expected="an eos_token there, or eos_token_id in generation_config.json or config.json",
         )
     special["eos"] = stops[0]
-    texts = {token_id: text for text, token_id in ids.items()}
-    ends_turn = next((stop for stop in stops if texts.get(stop, "\0") in chat_template), None)
+    ends_turn = next((stop for stop in stops if texts[stop] in chat_template), None)
     if ends_turn is not None:
         special["eot"] = ends_turn
     others = [stop for stop in stops[1:] if stop != ends_turn]

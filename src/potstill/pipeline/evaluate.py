@@ -7,7 +7,7 @@ again; a killed measurement goes on in its journal.
 
 from __future__ import annotations
 
-import asyncio
+import tempfile
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -16,20 +16,25 @@ from typing import Any
 import orjson
 
 from potstill.catalog import ResolvedModel
+from potstill.errors import JobFailedError
 from potstill.evaluation.comparison import MeasuredModel
-from potstill.evaluation.predictions import Measurement, Profile, read_predictions, read_profile
+from potstill.evaluation.predictions import Measurement, read_predictions, read_profile
 from potstill.evaluation.process import run_worker
-from potstill.evaluation.report import ReportInputs, build_report
+from potstill.evaluation.report import ReferenceKind, ReportInputs, build_report
 from potstill.evaluation.token_accuracy import measure_token_accuracy
-from potstill.inference import model_identity, open_engine
+from potstill.inference import model_identity
 from potstill.inference.protocol import Sampling
 from potstill.pipeline.export import baseline_path, export_path
 from potstill.pipeline.fingerprint import fingerprint as digest_of
+from potstill.pipeline.folder import write_json
 from potstill.pipeline.generate import context_needed, needs_reference
 from potstill.pipeline.stage import Context
 from potstill.pipeline.train import initial_student
 from potstill.rows import Row, read_rows, write_rows
+from potstill.student import build_student
+from potstill.tasks import Task
 
+UNTRAINED = ("teacher", "baseline")
 TOKEN_ACCURACY_TASKS = ("conversation", "text", "summarization")
 
 
@@ -55,60 +60,143 @@ class Evaluate:
     def run(self, context: Context, fingerprint: str) -> Mapping[str, Any]:
         folder = context.folder
         folder.evaluation.mkdir(exist_ok=True)
-        rows, kind = test_rows(context)
+        task, kind, rows = context.task(), *test_rows(context)
         write_rows(folder.evaluation / "rows.jsonl", rows)
-        measured = {label: self._measure(context, label, rows, kind) for label in context.job.evaluation.models}
-        inputs = ReportInputs(
-            job=context.job.name,
-            task=context.task(),
-            rows=rows,
-            models=measured,
-            training_rows=list(read_rows(folder.curated / "train.jsonl")),
-            reference="teacher" if kind == "teacher" else "gold",
-            counts=_counts(context),
-            training=orjson.loads((folder.student / "training.json").read_bytes()),
-            metrics=context.job.evaluation.metrics,
+        models = {str(label): measure(context, label, task, rows, kind) for label in context.job.evaluation.models}
+        context.progress.say("scoring the answers")
+        report = build_report(
+            ReportInputs(
+                job=context.job.name,
+                task=task,
+                rows=rows,
+                models=models,
+                training_rows=list(read_rows(folder.curated / "train.jsonl")),
+                reference=kind,
+                counts=counts(context),
+                training=orjson.loads((folder.student / "training.json").read_bytes()),
+                metrics=context.job.evaluation.metrics,
+            )
         )
-        report = build_report(inputs)
-        (folder.evaluation / "metrics.json").write_bytes(orjson.dumps(report, option=orjson.OPT_INDENT_2))
+        write_json(folder.evaluation / "metrics.json", report)
         return {"headline": report["headline"]}
-
-    def _measure(self, context: Context, label: str, rows: list[Row], kind: str) -> MeasuredModel:
-        folder = context.folder
-        model = _model(context, label)
-        task = context.task()
-        untrained = label in ("teacher", "baseline")
-        measurement = Measurement(
-            label=label,
-            model=model,
-            rows=folder.evaluation / "rows.jsonl",
-            task=context.job.task,
-            labels=task.labels,
-            output=folder.evaluation / f"{label}.jsonl",
-            journal=folder.journal / f"evaluate-{label}",
-            sampling=Sampling(temperature=0.0, max_tokens=context.job.generation.max_tokens),
-            untrained=untrained,
-            sample=1 if kind == "teacher" and label == "teacher" else 0,
-            concurrency=context.job.evaluation.concurrency,
-            context=context_needed(task, rows, context.job.generation.max_tokens),
-        )
-        marker = folder.evaluation / f"{label}.fingerprint"
-        wanted = digest_of(label, self.version, {"model": dict(model_identity(model)), "measurement": _content(context, measurement)})
-        if not (marker.is_file() and marker.read_text() == wanted and measurement.profile.is_file()):
-            context.progress.begin(f"measuring the {label}", len(rows))
-            run_worker(measurement, lambda done, total: context.progress.update(done, total))
-            context.progress.end()
-            marker.write_text(wanted)
-        profile: Profile = read_profile(measurement.profile)
-        accuracy = self._token_accuracy(context, label, rows, model)
-        return MeasuredModel(model.name, read_predictions(measurement.output), profile, accuracy)
-
-    def _token_accuracy(self, context: Context, label: str, rows: list[Row], model: ResolvedModel) -> list[float] | None:
-        if context.job.task not in TOKEN_ACCURACY_TASKS or model.kind == "endpoint":
-            return None
-        weights = {"distilled": context.folder.student, "weights": context.folder.student}
-        folder = weights.get(label) or (initial_student(context) if label == "baseline" else None)
-        return measure_token_accuracy(context, label, rows, folder, model)
 
     def outputs(self, context: Context) -> Iterable[Path]:
         return [path for path in context.folder.evaluation.iterdir() if path.is_file()]
+
+
+def test_rows(context: Context) -> tuple[ReferenceKind, list[Row]]:
+    """The test rows with their references: gold, or the teacher's held-out answers where not all rows have gold."""
+    rows = context.rows("test")
+    if not needs_reference(rows):
+        return "gold", rows
+    answered = {row.id: row for row in read_rows(context.folder.generated / "test.jsonl")}
+    referenced = [replace(row, reference=_answers(answered[row.id], context)) for row in rows if row.id in answered]
+    if not referenced:
+        raise JobFailedError("the teacher answered none of the test rows", where="generated/rejected.jsonl says why")
+    return "teacher", referenced
+
+
+def _answers(row: Row, context: Context) -> str | list[str]:
+    turns = [message.content for message in row.messages if message.role == "assistant"]
+    return turns if context.job.task == "conversation" else turns[-1]
+
+
+def measure(context: Context, label: str, task: Task, rows: list[Row], kind: ReferenceKind) -> MeasuredModel:
+    """One model's predictions and profile; what is on disk for the same model and rows is not measured again."""
+    folder, model = context.folder, model_of(context, label)
+    max_tokens = context.job.generation.max_tokens
+    measurement = Measurement(
+        label=label,
+        model=model,
+        rows=folder.evaluation / "rows.jsonl",
+        task=context.job.task,
+        labels=task.labels,
+        output=folder.evaluation / f"{label}.jsonl",
+        journal=folder.journal / f"evaluate-{label}",
+        sampling=Sampling(temperature=0.0, max_tokens=max_tokens),
+        untrained=label in UNTRAINED,
+        sample=1 if kind == "teacher" and label == "teacher" else 0,
+        concurrency=context.job.evaluation.concurrency,
+        context=context_needed(task, rows, max_tokens),
+    )
+    marker = folder.evaluation / f"{label}.fingerprint"
+    wanted = digest_of(
+        label,
+        Evaluate.version,
+        {
+            "model": dict(model_identity(model)),
+            "rows": [row.as_dict() for row in rows],
+            "labels": task.labels,
+            "max_tokens": max_tokens,
+            "concurrency": measurement.concurrency,
+        },
+    )
+    accuracy_file = folder.evaluation / f"{label}.token_accuracy.json"
+    if not (marker.is_file() and marker.read_text() == wanted):
+        context.progress.begin(f"measuring the {label}", len(rows))
+        run_worker(measurement, lambda done, total: context.progress.update(done, total))
+        context.progress.end()
+        write_json(accuracy_file, token_accuracy(context, label, task, rows, model))
+        marker.write_text(wanted)
+    return MeasuredModel(
+        model.name if label == "teacher" else f"{context.student.name}, {label}",
+        read_predictions(measurement.output),
+        read_profile(measurement.profile),
+        orjson.loads(accuracy_file.read_bytes()),
+    )
+
+
+def model_of(context: Context, label: str) -> ResolvedModel:
+    """What a label of `evaluation.models` stands for: the very file that a user would run, where there is one."""
+    folder, formats = context.folder, context.job.export.formats
+    if label == "teacher":
+        return context.teacher
+    if label == "weights" or (label == "distilled" and not formats):
+        return ResolvedModel("weights", "folder", path=folder.student)
+    if label == "distilled":
+        return ResolvedModel("distilled", "gguf", path=export_path(context, formats[0]))
+    if formats:
+        return ResolvedModel("baseline", "gguf", path=baseline_path(context))
+    return ResolvedModel("baseline", "folder", path=initial_student(context))
+
+
+def token_accuracy(
+    context: Context, label: str, task: Task, rows: list[Row], model: ResolvedModel
+) -> list[float] | None:
+    """Next-token accuracy on the reference, measured on the weights behind a model; None where it has no meaning or they
+    are not at hand."""
+    if context.job.task not in TOKEN_ACCURACY_TASKS or model.kind == "endpoint":
+        return None
+    untrained = label in UNTRAINED
+
+    def measured(weights: ResolvedModel) -> list[float] | None:
+        context.progress.begin(f"next-token accuracy of the {label}", len(rows))
+        try:
+            return measure_token_accuracy(
+                weights, rows, task, untrained=untrained, on_done=lambda done, total: context.progress.update(done, total)
+            )
+        finally:
+            context.progress.end()
+
+    if label != "teacher":
+        path = initial_student(context) if label == "baseline" else context.folder.student
+        return measured(ResolvedModel(label, "folder", path=path))
+    if model.kind != "gguf":
+        return measured(model)
+    with tempfile.TemporaryDirectory(dir=context.folder.evaluation) as unpacked:
+        build_student(model, Path(unpacked), shrink=None)
+        return measured(ResolvedModel(model.name, "folder", path=Path(unpacked)))
+
+
+def counts(context: Context) -> dict[str, Any]:
+    """How many rows there were at each step."""
+    stages = {stage: context.events.last_finished(stage) or {} for stage in ("prepare", "generate", "curate")}
+    summary = {stage: event.get("summary", {}) for stage, event in stages.items()}
+    return {
+        "rows": summary["prepare"].get("rows"),
+        "dropped": summary["prepare"].get("dropped_count"),
+        "answered": summary["generate"].get("answered"),
+        "unanswered": summary["generate"].get("rejected"),
+        "kept": summary["curate"].get("kept"),
+        "rejected": summary["curate"].get("rejected"),
+    }

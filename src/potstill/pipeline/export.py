@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from potstill.catalog import ResolvedModel
 from potstill.errors import ExportError
@@ -103,7 +103,7 @@ async def _compare(path: Path, student: Path, rows: Sequence[Row], context_token
 
 
 def _export(source: Path, path: Path, form: str, name: str, template: ChatTemplate) -> int:
-    quantization = "q8_0" if form == "gguf:q8_0" else "f16"
+    quantization: Literal["q8_0", "f16"] = "q8_0" if form == "gguf:q8_0" else "f16"
     return export_gguf(source, path, quantization, name=name, chat_template=template.source).size_bytes
 
 

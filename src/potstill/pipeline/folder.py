@@ -6,7 +6,9 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
+import orjson
 from filelock import FileLock, Timeout
 
 from potstill.errors import MachineError, RunLockedError
@@ -60,3 +62,15 @@ class RunFolder:
             yield
         finally:
             lock.release()
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a file whole or not at all: to a temporary name, then renamed."""
+    temporary = path.with_name(f".{path.name}.tmp")
+    temporary.write_text(text, encoding="utf-8")
+    temporary.replace(path)
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write a value as indented JSON, whole or not at all."""
+    write_text(path, orjson.dumps(value, option=orjson.OPT_INDENT_2).decode())

@@ -52,8 +52,9 @@ class Prepare:
     def run(self, context: Context, fingerprint: str) -> Mapping[str, Any]:
         read = read_job_rows(context.job)
         splits = split_rows({name: part.rows for name, part in read.items()}, held_out_before(context))
+        task = get_task(context.job.task).with_rows([row for rows in splits.values() for row in rows])
         for name, rows in splits.items():
-            write_rows(context.folder.rows / f"{name}.jsonl", rows)
+            write_rows(context.folder.rows / f"{name}.jsonl", map(task.settled, rows))
         dropped = [f"{bad.where}: {bad.why}" for part in read.values() for bad in part.dropped]
         context.progress.say(
             f"rows: {len(splits['train'])} train, {len(splits['validation'])} validation, {len(splits['test'])} test"

@@ -12,9 +12,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import orjson
-
 from potstill.inference import model_identity
+from potstill.pipeline.folder import write_json
 from potstill.pipeline.stage import Context
 from potstill.rows import read_rows
 from potstill.student import build_student
@@ -57,7 +56,7 @@ class Train:
             )
         finally:
             context.progress.end()
-        (folder.student / "training.json").write_bytes(orjson.dumps(asdict(result), option=orjson.OPT_INDENT_2))
+        write_json(folder.student / "training.json", asdict(result))
         self._tell(context, result)
         return {"best_validation_loss": result.best_validation_loss, "best_epoch": result.best_epoch}
 

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any
+
+import orjson
 
 from potstill.errors import MissingExtraError
 from potstill.spec import AdapterSpec
@@ -35,3 +38,12 @@ def merge_adapter(network: Any, adapter: Path) -> Any:
     from peft import PeftModel
 
     return PeftModel.from_pretrained(network, adapter).merge_and_unload()
+
+
+def save_adapter(source: Path, target: Path) -> None:
+    """Copy a saved adapter, without the path of the model it was trained on: elsewhere that path leads nowhere."""
+    target.mkdir(parents=True, exist_ok=True)
+    settings = orjson.loads((source / "adapter_config.json").read_bytes())
+    settings["base_model_name_or_path"] = None
+    (target / "adapter_config.json").write_bytes(orjson.dumps(settings, option=orjson.OPT_INDENT_2))
+    shutil.copyfile(source / "adapter_model.safetensors", target / "adapter_model.safetensors")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from functools import lru_cache
@@ -10,14 +11,16 @@ from typing import Any
 
 @contextmanager
 def quiet_transformers() -> Iterator[None]:
-    """Errors only and no progress bars while inside; the caller's settings come back after."""
+    """No warnings, notes or progress bars of theirs while inside; the caller's settings come back after."""
     from transformers.utils import logging
 
     verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
     logging.set_verbosity_error()
     logging.disable_progress_bar()
     try:
-        yield
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", module=r"(accelerate|peft|torch|transformers)(\.|$)")
+            yield
     finally:
         logging.set_verbosity(verbosity)
         if bars:

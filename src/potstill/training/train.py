@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 from potstill.errors import CorruptFileError, InputError, MachineError, MissingExtraError
 from potstill.rows import Row
 from potstill.spec import AdapterSpec, TrainingSpec
-from potstill.student.adapters import attach_adapter, merge_adapter
+from potstill.student.adapters import attach_adapter, merge_adapter, save_adapter
 from potstill.student.quiet import quiet_transformers
 from potstill.student.size import parameter_count
 from potstill.templates import ChatTemplate
@@ -194,10 +194,7 @@ def _publish(student_dir: Path, best: Path, out_dir: Path, *, has_adapter: bool)
         if file.suffix in _BESIDE_WEIGHTS and not file.name.endswith(_WEIGHTS) and not (draft / file.name).exists():
             shutil.copyfile(file, draft / file.name)
     if has_adapter:
-        kept = out_dir / "adapter"
-        kept.mkdir(exist_ok=True)
-        for name in ("adapter_model.safetensors", "adapter_config.json"):
-            shutil.copyfile(best / name, kept / name)
+        save_adapter(best, out_dir / "adapter")
     for file in sorted(draft.iterdir(), key=lambda file: file.name.endswith(_WEIGHTS)):  # the weights last
         file.replace(out_dir / file.name)
     draft.rmdir()

@@ -27,7 +27,7 @@ from potstill.training.order import GroupedByLength
 from potstill.training.result import epochs_since_best, validation_curve
 
 CHECKPOINT_INTERVAL_S = 60.0
-_SAVING_SHARE = 0.05  # of the time at most: large models save more rarely than every minute
+SAVING_SHARE = 0.05  # of the time at most: large models save more rarely than every minute
 OnEvent = Callable[[str, dict[str, Any]], None]
 
 
@@ -181,7 +181,7 @@ class Watch(TrainerCallback):  # type: ignore[misc]
     def saved(self, seconds: float) -> None:
         """A checkpoint was written, which took so long."""
         self._last_save = time.monotonic()
-        self._save_interval_s = max(CHECKPOINT_INTERVAL_S, seconds / _SAVING_SHARE)
+        self._save_interval_s = max(CHECKPOINT_INTERVAL_S, seconds / SAVING_SHARE)
 
 
 def _check_finite(loss: float, step: int) -> None:

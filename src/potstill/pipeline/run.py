@@ -1,0 +1,87 @@
+"""Run a job: the stages in order, each skipped when its fingerprint and its outputs are as they were."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from potstill.errors import MachineError, PotstillError
+from potstill.pipeline.curate import Curate
+from potstill.pipeline.evaluate import Evaluate
+from potstill.pipeline.events import EventLog
+from potstill.pipeline.export import Export
+from potstill.pipeline.fingerprint import digests, fingerprint, unchanged
+from potstill.pipeline.folder import RunFolder, write_text
+from potstill.pipeline.generate import Generate
+from potstill.pipeline.prepare import Prepare, read_job_rows
+from potstill.pipeline.progress import Progress, Recorded
+from potstill.pipeline.report import Report
+from potstill.pipeline.stage import Context, Stage
+from potstill.pipeline.train import Train
+from potstill.spec import JobSpec, dump_job
+
+STAGES: tuple[Stage, ...] = (Prepare(), Generate(), Curate(), Train(), Export(), Evaluate(), Report())
+
+
+def run_job(job: JobSpec, root: Path, progress: Progress, *, until: str | None = None) -> RunFolder:
+    """Run a job in the folder `root`, or go on with it where it stopped.
+
+    Args:
+        until: The name of the last stage to run; all without it.
+
+    Raises:
+        InputError: the job cannot start as it is; no run folder is left behind.
+        PotstillError: a stage failed; what was done is kept, and the same call goes on from there.
+    """
+    folder = RunFolder(root)
+    known = folder.events.is_file()
+    if not known:
+        read_job_rows(job)
+    with folder.locked():
+        events = EventLog(folder.events)
+        events.append("job", name=job.name, until=until)
+        write_text(folder.job, dump_job(job))
+        context = Context(job, folder, events, Recorded(progress, events))
+        for stage in _wanted(until):
+            run_stage(stage, context)
+    return folder
+
+
+def run_stage(stage: Stage, context: Context) -> None:
+    """Run one stage unless it is done already.
+
+    Raises:
+        PotstillError: it failed; a `failed` event says why.
+    """
+    events, folder = context.events, context.folder
+    try:
+        inputs = stage.inputs(context)
+        wanted = fingerprint(stage.name, stage.version, inputs)
+        done = events.last_finished(stage.name)
+        if done is not None and done["fingerprint"] == wanted and unchanged(folder, done["outputs"]):
+            context.progress.say(f"{stage.name}: done before")
+            return
+        events.append("started", stage=stage.name, fingerprint=wanted)
+        summary = stage.run(context, wanted)
+        events.append(
+            "finished",
+            stage=stage.name,
+            fingerprint=wanted,
+            inputs=inputs,
+            outputs=digests(folder, stage.outputs(context)),
+            summary=summary,
+        )
+    except PotstillError as error:
+        events.append("failed", stage=stage.name, **error.as_json())
+        raise
+    except OSError as error:
+        problem = MachineError(f"{stage.name} could not write or read a file", where=error.filename, found=error.strerror)
+        events.append("failed", stage=stage.name, **problem.as_json())
+        raise problem from error
+
+
+def _wanted(until: str | None) -> Sequence[Stage]:
+    if until is None:
+        return STAGES
+    names = [stage.name for stage in STAGES]
+    return STAGES[: names.index(until) + 1]
