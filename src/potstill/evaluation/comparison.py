@@ -7,12 +7,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from potstill.evaluation.predictions import Prediction, Profile
 from potstill.metrics import bootstrap_ci, macro_f1, paired_difference, proportion_ci
 from potstill.rows import Row
 from potstill.tasks import Task
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
 Figure = dict[str, Any]
 
@@ -82,7 +86,7 @@ def _corpus_interval(
     found = [task.parse(last_turn(prediction), row).value for prediction, row in zip(predictions, rows, strict=True)]
     golds = [task.parse(row.references[0], row).value or row.references[0] for row in rows]
 
-    def of_rows(indices: Sequence[float]) -> float:
+    def of_rows(indices: NDArray[np.float64]) -> float:
         drawn = [int(index) for index in indices]
         return statistic([golds[index] for index in drawn], [found[index] for index in drawn])
 

@@ -10,7 +10,7 @@ from typing import Any
 import psutil
 
 from potstill import __version__
-from potstill.evaluation.profiling import available_cpus
+from potstill.inference.cpus import available_cpus
 
 _LIBRARIES = ("torch", "transformers", "peft", "xllamacpp", "gguf", "sacrebleu", "rouge-score", "math-verify", "scipy", "numpy")
 

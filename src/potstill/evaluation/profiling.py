@@ -6,7 +6,6 @@ loaded, to the peak while it answers. Files that are mapped into memory count as
 
 from __future__ import annotations
 
-import os
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -121,10 +120,3 @@ def machine_cost(throughput_rps: float | None, cpus: int) -> Cost | None:
         dollars,
         f"{cpus} virtual CPUs at ${VCPU_HOUR_USD:g} an hour each, busy at the measured throughput; price: {VCPU_HOUR_SOURCE}",
     )
-
-
-def available_cpus() -> int:
-    """CPUs that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1

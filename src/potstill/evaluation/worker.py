@@ -37,8 +37,9 @@ from potstill.evaluation.answering import (
 )
 from potstill.evaluation.model_size import count_parameters, measure_disk_bytes
 from potstill.evaluation.predictions import Measurement, Profile, write_predictions, write_profile
-from potstill.evaluation.profiling import MemoryMeter, available_cpus, endpoint_cost, machine_cost, summarise_latency
+from potstill.evaluation.profiling import MemoryMeter, endpoint_cost, machine_cost, summarise_latency
 from potstill.inference import Client, Journal, open_engine
+from potstill.inference.cpus import available_cpus
 from potstill.rows import read_rows
 from potstill.tasks import get_task
 

@@ -3,34 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
+from potstill.digests import file_digest
 from potstill.pipeline.folder import RunFolder
 from potstill.rows import content_hash
-
-_WHOLE = 256 * 2**20
-
-
-def file_digest(path: Path) -> str:
-    """128-bit BLAKE2b of a file's content; past 256 MiB of its size, its first and its last 64 MiB.
-
-    Model weights of tens of gigabytes would take minutes to read whole, at each start of a run.
-    """
-    digest = blake2b(digest_size=16)
-    size = path.stat().st_size
-    digest.update(str(size).encode())
-    with path.open("rb") as file:
-        if size <= _WHOLE:
-            while block := file.read(2**20):
-                digest.update(block)
-        else:
-            digest.update(file.read(2**26))
-            file.seek(-(2**26), 2)
-            digest.update(file.read())
-    return digest.hexdigest()
-
 
 def fingerprint(stage: str, version: int, inputs: Mapping[str, Any]) -> str:
     """The digest of all that a stage's result depends on."""

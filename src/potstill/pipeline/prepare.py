@@ -12,8 +12,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from potstill.digests import file_digest
 from potstill.errors import InputError
-from potstill.pipeline.fingerprint import file_digest
 from potstill.pipeline.stage import SPLITS, Context
 from potstill.rows import Row, content_hash, read_rows, write_rows
 from potstill.tasks import get_task

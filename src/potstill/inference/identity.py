@@ -1,0 +1,68 @@
+"""What makes a model this model: its content, or the place and name by which an endpoint serves it; never a path.
+
+Part of every request's key in the journal and of the stages' fingerprints, so a run folder goes on where it was moved to.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from potstill.catalog.model import ResolvedModel
+from potstill.digests import file_digest
+from potstill.errors import MissingExtraError, ModelNotFoundError
+from potstill.inference.endpoint import EndpointEngine
+from potstill.rows import content_hash
+
+# Of a folder in the hub's layout: what decides how the model answers. Weights are told by their ending.
+_DECISIVE = ("config.json", "tokenizer.json", "tokenizer_config.json", "chat_template.jinja", "special_tokens_map.json")
+_DOWNLOADED = ("*.json", "*.safetensors", "*.jinja", "*.model", "*.txt")
+
+
+def model_identity(model: ResolvedModel) -> Mapping[str, Any]:
+    """The identity of a model; one of the hub is downloaded first, where it is not on this machine yet.
+
+    Raises:
+        ModelNotFoundError: the hub has no such model, or cannot be reached.
+    """
+    if model.kind == "endpoint":
+        return EndpointEngine(str(model.endpoint), str(model.model), None).identity
+    if model.kind == "gguf":
+        return {"gguf": file_digest(_existing(model))}
+    if model.kind == "hub":
+        return {"hub": model.model, "commit": local_folder(model).name}
+    folder = _existing(model)
+    files = [path for path in folder.iterdir() if path.name in _DECISIVE or path.suffix == ".safetensors"]
+    return {"folder": content_hash({path.name: file_digest(path) for path in files})}
+
+
+def local_folder(model: ResolvedModel) -> Path:
+    """The folder of a model's weights and tokenizer; one of the hub is downloaded into the hub's own cache.
+
+    Raises:
+        MissingExtraError: huggingface_hub, which comes with transformers, is not installed.
+        ModelNotFoundError: the hub has no such model, needs a login for it, or cannot be reached.
+    """
+    if model.kind == "folder":
+        return _existing(model)
+    try:
+        from huggingface_hub import snapshot_download
+        from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+    except ImportError as error:
+        raise MissingExtraError("train", "huggingface_hub") from error
+    try:
+        return Path(snapshot_download(str(model.model), allow_patterns=list(_DOWNLOADED)))
+    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
+        raise ModelNotFoundError(
+            "the model cannot be fetched from the hub",
+            where=str(model.model),
+            found=str(error).strip().partition("\n")[0],
+            expected="a public model, or one that your login may read (hf auth login)",
+        ) from error
+
+
+def _existing(model: ResolvedModel) -> Path:
+    if model.path is None or not model.path.exists():
+        raise ModelNotFoundError("the model is not where it was", where=str(model.path or model.name))
+    return model.path

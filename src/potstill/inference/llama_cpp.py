@@ -1,0 +1,153 @@
+"""A GGUF model in this process: llama.cpp through xllamacpp, several slots that share every pass over the weights.
+
+What goes in: requests, rendered by the model's own template. What comes out: raw replies in the shape of an OpenAI text
+completion. What it costs: the file in memory, a key-value cache of `slots` x `context` tokens, and all threads it is given.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import time
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from potstill.catalog.model import ResolvedModel
+from potstill.errors import InputError, MissingExtraError
+from potstill.gguf_metadata import read_metadata
+from potstill.inference.completion import parse_completion
+from potstill.inference.cpus import available_cpus
+from potstill.inference.identity import model_identity
+from potstill.inference.protocol import Capabilities, RawReply, Reply, Request, Sampling, Score
+from potstill.templates import ChatTemplate
+
+DEFAULT_CONTEXT = 4096
+_SEEDS = 2**32 - 1  # llama.cpp takes this very value to mean "any seed"
+
+
+class LlamaCppEngine:
+    """Asks one GGUF model.
+
+    Args:
+        model: A model of kind "gguf".
+        slots: Requests at once.
+        context: Tokens of context a slot; None takes 4,096. The model's own window bounds it.
+        threads: CPU threads; None takes all that this process may use.
+
+    Raises:
+        MissingExtraError: xllamacpp is not installed.
+        InputError: the file is no GGUF file, has no chat template, or llama.cpp cannot load it.
+    """
+
+    def __init__(self, model: ResolvedModel, *, slots: int = 1, context: int | None = None, threads: int | None = None) -> None:
+        path = Path(str(model.path))
+        self._template = ChatTemplate.from_gguf(path)
+        self._identity = model_identity(model)
+        self._bos = self._template.bos_token if _adds_bos(path) else ""
+        wanted = context or DEFAULT_CONTEXT
+        self._context = min(wanted, model.context_window) if model.context_window else wanted
+        self._server: Any = _load(path, slots, self._context, threads or available_cpus())
+        self._threads = ThreadPoolExecutor(max_workers=slots, thread_name_prefix="llama.cpp")
+        self._capabilities = Capabilities(
+            score=False, choices=True, local=True, max_concurrency=slots, context_window=self._context
+        )
+
+    @property
+    def identity(self) -> Mapping[str, Any]:
+        return self._identity
+
+    @property
+    def capabilities(self) -> Capabilities:
+        return self._capabilities
+
+    async def generate(self, request: Request) -> RawReply:
+        """Ask once. A prompt that does not fit the context is a reply with status 400.
+
+        Raises:
+            InputError: the model's template refuses the dialogue.
+        """
+        body = self._body(request)
+        started = time.perf_counter()
+        reply = await asyncio.get_running_loop().run_in_executor(self._threads, self._server.handle_completions, body)
+        latency_s = time.perf_counter() - started
+        error = reply.get("error")
+        status = int(error.get("code") or 500) if isinstance(error, Mapping) else 200
+        return RawReply(status, orjson.dumps(reply), latency_s)
+
+    def parse(self, raw: RawReply) -> Reply:
+        return parse_completion(raw)
+
+    async def score(self, prompts: Sequence[str], continuations: Sequence[str]) -> list[Score]:
+        raise NotImplementedError("llama.cpp's server does not score given text")
+
+    async def aclose(self) -> None:
+        """Wait for the requests in flight, then give the memory back."""
+        await asyncio.to_thread(self._threads.shutdown)
+        self._server = None
+        gc.collect()
+
+    def _body(self, request: Request) -> dict[str, Any]:
+        prompt = self._template.render(request.messages, add_generation_prompt=True)
+        sampling = request.sampling
+        body: dict[str, Any] = {
+            "prompt": prompt.removeprefix(self._bos),
+            "n_predict": sampling.max_tokens,
+            "temperature": sampling.temperature,
+            "top_p": sampling.top_p,
+            "top_k": 0,
+            "min_p": 0.0,
+            "seed": _seed(request),
+            # A prompt that reuses another's cache is computed in other batches, and may end in other last bits.
+            "cache_prompt": False,
+            "stop": list(sampling.stop),
+        }
+        if sampling.choices:
+            body["grammar"] = _grammar(sampling)
+        return body
+
+
+def _load(path: Path, slots: int, context: int, threads: int) -> Any:
+    try:
+        import xllamacpp
+    except ImportError as error:
+        raise MissingExtraError("local", "xllamacpp") from error
+    parameters = xllamacpp.CommonParams()
+    parameters.model.path = str(path)
+    parameters.n_parallel = slots
+    parameters.n_ctx = slots * context
+    parameters.kv_unified = False
+    parameters.cpuparams.n_threads = parameters.cpuparams_batch.n_threads = threads
+    parameters.warmup = False
+    parameters.cache_ram_mib = 0
+    parameters.verbosity = 0  # llama.cpp writes to stderr on its own
+    try:
+        return xllamacpp.Server(parameters)
+    except RuntimeError as error:
+        raise InputError("llama.cpp cannot load the model", where=str(path), found=error) from error
+
+
+def _adds_bos(path: Path) -> bool:
+    """Whether llama.cpp puts the first token before every prompt itself, so that a rendered one must not hold it too.
+
+    Where the file does not say, SentencePiece vocabularies and Llama 3's get it (llama.cpp, src/llama-vocab.cpp).
+    """
+    prefix = "tokenizer.ggml."
+    values = read_metadata(path, {prefix + "add_bos_token", prefix + "model", prefix + "pre"})
+    says = values.get(prefix + "add_bos_token")
+    if says is not None:
+        return bool(says)
+    return values.get(prefix + "model") == "llama" or str(values.get(prefix + "pre")).startswith("llama")
+
+
+def _seed(request: Request) -> int:
+    """The same request draws the same answer; another sample number, another one."""
+    return int(request.key({})[:8], 16) % _SEEDS
+
+
+def _grammar(sampling: Sampling) -> str:
+    """GBNF that allows one of the choices (llama.cpp, grammars/README.md); its strings are escaped as JSON's are."""
+    return "root ::= " + " | ".join(orjson.dumps(choice).decode() for choice in sampling.choices)
