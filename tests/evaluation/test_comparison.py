@@ -42,7 +42,9 @@ def measured(rows: Sequence[Row], texts: Sequence[Any], **figures: Any) -> Measu
     return MeasuredModel("some-model", predicted(rows, texts), profile(**figures))
 
 
-def report(task: str, rows: list[Row], models: dict[str, MeasuredModel], training_rows: list[Row], **more: Any) -> dict[str, Any]:
+def report(
+    task: str, rows: list[Row], models: dict[str, MeasuredModel], training_rows: list[Row], **more: Any
+) -> dict[str, Any]:
     kind = more.pop("reference", "gold")
     labels = NLI if task == "nli" else ()
     return build_report(
@@ -54,7 +56,8 @@ def test_accuracy_has_wilsons_interval() -> None:
     rows = label_rows(["neutral"] * 10)
     scored = score_model(measured(rows, ["neutral"] * 8 + ["contradiction", "who knows"]), rows, get_task("nli", NLI))
     interval = binomtest(8, 10).proportion_ci(method="wilson")
-    assert scored.figures["accuracy"] == {"value": 0.8, "ci95": [pytest.approx(interval.low), pytest.approx(interval.high)], "n": 10}
+    bounds = [pytest.approx(interval.low), pytest.approx(interval.high)]
+    assert scored.figures["accuracy"] == {"value": 0.8, "ci95": bounds, "n": 10}
     assert scored.figures["parsed"] is not None
     assert scored.figures["parsed"]["value"] == 0.9
 
@@ -182,7 +185,8 @@ def test_self_agreement_is_said() -> None:
 
 def test_chosen_metrics_alone_are_shown() -> None:
     rows = text_rows(["the cat sat", "a dog ran off"])
-    entry = report("text", rows, {"distilled": measured(rows, ["the cat", "a dog"])}, [], metrics=["bleu"])["models"]["distilled"]
+    models = {"distilled": measured(rows, ["the cat", "a dog"])}
+    entry = report("text", rows, models, [], metrics=["bleu"])["models"]["distilled"]
     assert {"rouge_l", "bleu", "accuracy"} <= set(entry)
     assert "chrf" not in entry
 

@@ -14,8 +14,8 @@ from typing import Any
 
 import psutil
 import pytest
-from loopback import Messages, serve_in_thread, status
 
+from loopback import Messages, serve_in_thread, status
 from potstill.catalog.model import Price, ResolvedModel
 from potstill.errors import EndpointError, JobFailedError, PotstillError
 from potstill.evaluation.answering import LATENCY_ROWS

@@ -1,7 +1,8 @@
 """Answered rows to the rows that training reads.
 
-What goes in: generated rows of the train and validation splits, and the held-out rows. What comes out: the kept rows, their last
-turns in the form that the student shall write, and every rejected row with the first rule that rejected it and the reason.
+What goes in: generated rows of the train and validation splits, and the held-out rows. What comes out: the kept rows, the
+teacher's turns in the form that the student shall write, and every rejected row with the first rule that rejected it and the
+reason. What it costs: no request; 10,000 rows of 150 words take about ten seconds.
 """
 
 from __future__ import annotations
@@ -11,16 +12,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from potstill.curation.rules import (
-    ContradictsGold,
-    Contaminated,
-    ExactDuplicate,
-    NearDuplicate,
-    Refused,
-    Rule,
-    Truncated,
-    Unparsable,
-)
+from potstill.curation.overlap import Contaminated, ExactDuplicate, NearDuplicate
+from potstill.curation.rules import ContradictsGold, Refused, Rule, Truncated, Unparsable
 from potstill.rows import Message, Row
 from potstill.spec import CurationSpec
 from potstill.tasks import Task
@@ -56,25 +49,25 @@ class Curated:
 
 def rules_for(spec: CurationSpec, task: Task, rows: Sequence[Row], held_out: Sequence[Row]) -> list[Rule]:
     """The rules of a job, in the order in which they are asked."""
-    rules: list[Rule] = [Refused(), Truncated(task), Unparsable(task)]
+    rules: list[Rule] = [Refused(task), Truncated(task), Unparsable(task)]
     if spec.verify == "auto":
         rules.append(ContradictsGold(task))
     if spec.decontaminate:
-        rules.append(Contaminated(held_out, rows))
+        rules.append(Contaminated(task, held_out, rows))
     if spec.deduplicate != "none":
-        rules.append(ExactDuplicate())
+        rules.append(ExactDuplicate(task))
     if spec.deduplicate == "near":
-        rules.append(NearDuplicate())
+        rules.append(NearDuplicate(task))
     return rules
 
 
-def curate(
-    rows: Sequence[Row], *, split: str, spec: CurationSpec, task: Task, held_out: Sequence[Row]
-) -> Curated:
+def curate(rows: Sequence[Row], *, split: str, spec: CurationSpec, task: Task, held_out: Sequence[Row]) -> Curated:
     """Keep or reject each row of a split; the first rule that rejects a row is its reason.
 
     Args:
-        held_out: Rows that must not be learned from: validation and test for train, test for validation.
+        rows: Rows as `potstill.generation` writes them, the teacher's turns last and their finish reasons in `meta`.
+        task: The task as all rows make it (`Task.with_rows`).
+        held_out: Prepared rows that must not be learned from: validation and test for train, test for validation.
     """
     rules = rules_for(spec, task, rows, held_out)
     kept: list[Row] = []
@@ -92,13 +85,11 @@ def curate(
 
 def _as_target(row: Row, task: Task) -> Row:
     """The row with the teacher's turns in the form that the student shall write."""
-    count = len(row.meta.get("finish_reasons", ())) or 1
-    seen = sum(message.role == "assistant" for message in row.messages) - count
-    messages = []
-    for message in row.messages:
-        if message.role == "assistant":
-            seen -= 1
-            if seen < 0:
-                message = Message("assistant", task.target(message.content, row))
+    remaining = task.turns(row)
+    messages: list[Message] = []
+    for message in reversed(row.messages):
+        if message.role == "assistant" and remaining > 0:
+            remaining -= 1
+            message = replace(message, content=task.target(message.content, row))
         messages.append(message)
-    return replace(row, messages=tuple(messages))
+    return replace(row, messages=tuple(reversed(messages)))

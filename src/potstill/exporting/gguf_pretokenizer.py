@@ -12,27 +12,11 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from potstill.errors import ExportError
+from potstill.student.splitting import SPLITTING_RULES, SplittingRule
 
 Json = Mapping[str, Any]
 
 SPACE = "\u2581"  # what sentencepiece-like vocabularies write for a space
-
-_CONTRACTION = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)"
-_SPACES = r"\s*[\r\n]+|\s+(?!\S)|\s+"
-_REST = rf" ?[^\s\p{{L}}\p{{N}}]+[\r\n]*|{_SPACES}"
-_REST_WITH_SLASHES = rf" ?[^\s\p{{L}}\p{{N}}]+[\r\n/]*|{_SPACES}"
-_WORD = rf"{_CONTRACTION}|[^\r\n\p{{L}}\p{{N}}]?\p{{L}}+"
-_UPPER, _LOWER = r"\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}", r"\p{Ll}\p{Lm}\p{Lo}\p{M}"
-_LEAD = r"[^\r\n\p{L}\p{N}]?"
-_CASED_WORDS = rf"{_LEAD}[{_UPPER}]*[{_LOWER}]+{_CONTRACTION}?|{_LEAD}[{_UPPER}]+[{_LOWER}]*{_CONTRACTION}?"
-
-# by the pattern and by whether whole words of the vocabulary are taken before any merge
-_BY_PATTERN: Mapping[tuple[str, bool], str] = {
-    (rf"{_WORD}|\p{{N}}{{1,3}}|{_REST}", True): "llama-bpe",
-    (rf"{_WORD}|\p{{N}}{{1,3}}|{_REST}", False): "smaug-bpe",  # llama-bpe's rule, and merges alone
-    (rf"{_WORD}|\p{{N}}|{_REST}", False): "qwen2",
-    (rf"{_CASED_WORDS}|\p{{N}}{{1,3}}|{_REST_WITH_SLASHES}", False): "gpt-4o",
-}
 
 
 def byte_level_rule(tokenizer: Json) -> str:
@@ -42,25 +26,31 @@ def byte_level_rule(tokenizer: Json) -> str:
         ExportError: llama.cpp has no such rule; the rule found is quoted.
     """
     _check_normalizer(tokenizer.get("normalizer"))
-    steps = _steps(tokenizer.get("pre_tokenizer"))
-    ignore_merges = bool(tokenizer["model"].get("ignore_merges"))
-    kinds = [step["type"] for step in steps]
-    if kinds and kinds[-1] == "ByteLevel" and not steps[-1].get("add_prefix_space"):
-        own_regex = steps[-1].get("use_regex", True)
-        if kinds == ["ByteLevel"] and own_regex and not ignore_merges:
-            return "gpt-2"
-        if kinds == ["Digits", "ByteLevel"] and own_regex and steps[0].get("individual_digits") and not ignore_merges:
-            return "smollm"
-        if kinds == ["Split", "ByteLevel"] and not own_regex and _keeps_matches(steps[0]):
-            name = _BY_PATTERN.get((steps[0]["pattern"].get("Regex", ""), ignore_merges))
-            if name is not None:
-                return name
+    rule = _rule(_steps(tokenizer.get("pre_tokenizer")), bool(tokenizer["model"].get("ignore_merges")))
+    for name, known in SPLITTING_RULES.items():
+        if rule == known:
+            return name
     raise ExportError(
         "llama.cpp has no rule that splits text as this tokenizer does",
-        where="tokenizer.json: pre_tokenizer" + (" (with model.ignore_merges)" if ignore_merges else ""),
+        where="tokenizer.json: pre_tokenizer" + (" (with model.ignore_merges)" if rule and rule.whole_words_first else ""),
         found=json.dumps(tokenizer.get("pre_tokenizer"), ensure_ascii=False),
         expected="the rule of GPT-2, SmolLM, Llama 3, Qwen 2 or GPT-4o",
     )
+
+
+def _rule(steps: Sequence[Json], whole_words_first: bool) -> SplittingRule | None:
+    """The rule that a tokenizer's steps come to; None where they are of another kind."""
+    kinds = [step["type"] for step in steps]
+    if not kinds or kinds[-1] != "ByteLevel" or steps[-1].get("add_prefix_space"):
+        return None
+    own_pattern = steps[-1].get("use_regex", True)
+    if kinds == ["ByteLevel"] and own_pattern:
+        return SplittingRule(None, False, whole_words_first)
+    if kinds == ["Digits", "ByteLevel"] and own_pattern and steps[0].get("individual_digits"):
+        return SplittingRule(None, True, whole_words_first)
+    if kinds == ["Split", "ByteLevel"] and not own_pattern and _keeps_matches(steps[0]):
+        return SplittingRule(steps[0]["pattern"].get("Regex", ""), False, whole_words_first)
+    return None
 
 
 def prefixes_space(tokenizer: Json, has_chat_template: bool) -> bool:
@@ -78,11 +68,11 @@ def prefixes_space(tokenizer: Json, has_chat_template: bool) -> bool:
     replace = {"type": "Replace", "pattern": {"String": " "}, "content": SPACE}
     prepend = {"type": "Prepend", "prepend": SPACE}
     if not splitters and normalizers in ([prepend, replace], [replace]):
-        return normalizers[0] == prepend
+        return len(normalizers) == 2
     if not normalizers and len(splitters) == 1 and splitters[0]["type"] == "Metaspace":
         scheme = splitters[0].get("prepend_scheme")
         if splitters[0].get("replacement") == SPACE and splitters[0].get("split") is False and scheme is not None:
-            return scheme == "always" or (scheme == "first" and not has_chat_template)
+            return bool(scheme == "always" or (scheme == "first" and not has_chat_template))
     raise ExportError(
         "llama.cpp has no rule that prepares text as this tokenizer does",
         where="tokenizer.json: normalizer, pre_tokenizer",

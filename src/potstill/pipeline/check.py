@@ -112,7 +112,9 @@ def _model(model: ResolvedModel) -> str:
 
 def _student(model: ResolvedModel) -> str:
     if model.kind == "endpoint":
-        raise InputError("a student has to be a model with weights", found=model.endpoint, expected="a hub id, a folder or a .gguf file")
+        raise InputError(
+            "a student has to be a model with weights", found=model.endpoint, expected="a hub id, a folder or a .gguf file"
+        )
     return _model(model)
 
 

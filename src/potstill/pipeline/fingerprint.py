@@ -10,6 +10,7 @@ from potstill.digests import file_digest
 from potstill.pipeline.folder import RunFolder
 from potstill.rows import content_hash
 
+
 def fingerprint(stage: str, version: int, inputs: Mapping[str, Any]) -> str:
     """The digest of all that a stage's result depends on."""
     return content_hash({"stage": stage, "version": version, "inputs": dict(inputs)})

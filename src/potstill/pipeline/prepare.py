@@ -60,7 +60,8 @@ class Prepare:
             f"rows: {len(splits['train'])} train, {len(splits['validation'])} validation, {len(splits['test'])} test"
             + (f"; {len(dropped)} bad rows dropped, the first: {dropped[0]}" if dropped else "")
         )
-        return {"rows": {name: len(rows) for name, rows in splits.items()}, "dropped": dropped[:100], "dropped_count": len(dropped)}
+        counts = {name: len(rows) for name, rows in splits.items()}
+        return {"rows": counts, "dropped": dropped[:100], "dropped_count": len(dropped)}
 
     def outputs(self, context: Context) -> Iterable[Path]:
         return [context.folder.rows / f"{split}.jsonl" for split in SPLITS]

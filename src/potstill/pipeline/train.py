@@ -69,7 +69,8 @@ class Train:
 
     def _tell(self, context: Context, result: TrainingResult) -> None:
         note = "; validation loss rose while training loss fell: the best checkpoint was kept" if result.overfitting else ""
-        context.progress.say(f"trained: best validation loss {result.best_validation_loss:.3f} after epoch {result.best_epoch:g}{note}")
+        best = f"best validation loss {result.best_validation_loss:.3f} after epoch {result.best_epoch:g}"
+        context.progress.say(f"trained: {best}{note}")
 
     def outputs(self, context: Context) -> Iterable[Path]:
         student = context.folder.student

@@ -16,9 +16,11 @@ from pathlib import Path
 from typing import Any
 
 from potstill.catalog.model import ResolvedModel
-from potstill.errors import InputError, MissingExtraError
+from potstill.errors import InputError, MachineError, MissingExtraError
+from potstill.gguf_metadata import read_metadata
 from potstill.spec import ShrinkSpec
 from potstill.student.quiet import gguf_read_once, quiet_transformers
+from potstill.student.splitting import SPLITTING_RULES, apply_rule
 from potstill.templates import ChatTemplate
 
 
@@ -32,14 +34,11 @@ def build_student(model: ResolvedModel, out_dir: Path, *, shrink: ShrinkSpec | N
         calibration: Rendered texts by which the layers to drop are chosen; without any, evenly spaced ones are kept.
 
     Raises:
-        MissingExtraError: torch or transformers is not installed.
+        MissingExtraError: torch, transformers or, for a GGUF file, gguf is not installed.
         InputError: the model cannot be opened, is of an unknown kind, has no chat template, or has fewer layers than asked for.
+        MachineError: the student cannot be written.
     """
-    try:
-        import torch  # noqa: F401
-        import transformers  # noqa: F401
-    except ImportError as error:
-        raise MissingExtraError("train", error.name or "transformers") from error
+    _check_installed(model)
     draft = out_dir.with_name(f".{out_dir.name}.draft")
     shutil.rmtree(draft, ignore_errors=True)
     try:
@@ -49,22 +48,31 @@ def build_student(model: ResolvedModel, out_dir: Path, *, shrink: ShrinkSpec | N
                 _shrink(network, tokenizer, shrink.layers, calibration)
             if model.kind == "gguf":
                 network = _unquantised(network)
-            network.config._name_or_path = ""  # a path of this machine would not be true elsewhere
-            draft.mkdir(parents=True)
-            tokenizer.save_pretrained(draft)
-            _stop_at_end_of_turn(network, tokenizer, ChatTemplate.from_folder(draft))
-            network.save_pretrained(draft)
+            _write(tokenizer, network, draft)
         draft.replace(out_dir)
     finally:
         shutil.rmtree(draft, ignore_errors=True)
+
+
+def _check_installed(model: ResolvedModel) -> None:
+    extra = "train"
+    try:
+        import torch  # noqa: F401
+        import transformers  # noqa: F401
+
+        if model.kind == "gguf":
+            extra = "export"
+            import gguf  # noqa: F401
+    except ImportError as error:
+        raise MissingExtraError(extra, error.name or "transformers") from error
 
 
 def open_model(model: ResolvedModel) -> tuple[Any, Any]:
     """The tokenizer and the network (a causal language model of transformers, in evaluation mode, on the CPU).
 
     Raises:
-        InputError: the weights are not at hand, or transformers cannot open them; a tokenizer without chat template or
-            without a tokenizer.json.
+        InputError: the weights are not at hand, or transformers cannot open them; a tokenizer without chat template,
+            without a tokenizer.json, or with a splitting rule that is unknown here.
     """
     from safetensors import SafetensorError
     from transformers import AutoModelForCausalLM, AutoTokenizer
@@ -74,6 +82,8 @@ def open_model(model: ResolvedModel) -> tuple[Any, Any]:
     try:
         tokenizer = AutoTokenizer.from_pretrained(source, **options)
         _check_tokenizer(tokenizer, model)
+        if model.kind == "gguf":
+            _split_as_the_file_says(tokenizer, Path(str(model.path)))
         network = AutoModelForCausalLM.from_pretrained(source, **options, **weights)
     except (OSError, ValueError, KeyError, ImportError, SafetensorError) as error:
         hint = "if you trust its authors, set trust_remote_code: true" if "trust_remote_code" in str(error) else None
@@ -111,6 +121,33 @@ def _check_tokenizer(tokenizer: Any, model: ResolvedModel) -> None:
             "the student's tokenizer cannot be written as tokenizer.json", where=model.name, found=type(tokenizer).__name__,
             expected="a tokenizer of the tokenizers library",
         )
+
+
+def _write(tokenizer: Any, network: Any, folder: Path) -> None:
+    from safetensors import SafetensorError
+
+    network.config._name_or_path = ""  # a path of this machine would not be true elsewhere
+    try:
+        folder.mkdir(parents=True)
+        tokenizer.save_pretrained(folder)
+        _stop_at_end_of_turn(network, tokenizer, ChatTemplate.from_folder(folder))
+        network.save_pretrained(folder)
+    except (OSError, SafetensorError) as error:
+        raise MachineError("the student cannot be written", where=str(folder.parent), found=error) from error
+
+
+def _split_as_the_file_says(tokenizer: Any, path: Path) -> None:
+    """Transformers takes GPT-2's rule for every name it does not know, SmolLM's among them."""
+    settings = read_metadata(path, {"tokenizer.ggml.model", "tokenizer.ggml.pre"})
+    if settings.get("tokenizer.ggml.model") != "gpt2":
+        return  # sentencepiece-like vocabularies are not split
+    rule = str(settings.get("tokenizer.ggml.pre"))
+    if rule not in SPLITTING_RULES:
+        raise InputError(
+            "the student's file splits text by a rule that is not known here", where=f"{path}: tokenizer.ggml.pre",
+            found=rule, expected=", ".join(SPLITTING_RULES), hint="name the model's folder or hub id instead of the file",
+        )
+    apply_rule(tokenizer.backend_tokenizer, SPLITTING_RULES[rule])
 
 
 def _shrink(network: Any, tokenizer: Any, count: int, calibration: Sequence[str]) -> None:

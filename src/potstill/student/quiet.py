@@ -31,14 +31,25 @@ def quiet_transformers() -> Iterator[None]:
 def gguf_read_once() -> Iterator[None]:
     """Loading a GGUF file inside parses it once and shows no progress bar.
 
-    transformers 5 opens the file three times (tokenizer, configuration, weights; about 5 s each for 49,152 tokens) and
-    builds the table of tensor names anew for every module. Both are pure functions of the file, so they are remembered.
+    transformers 5 opens the file up to three times (tokenizer, configuration, weights) and builds the table of tensor names
+    anew for every module. Both are pure functions of the file, so they are remembered. The reader slices its memory map some
+    250,000 times for 49,152 tokens: 3.2 s of CPU for numpy's memmap, 0.8 s for a plain array over the same memory.
     """
     import gguf
+    import numpy as np
     from transformers import modeling_gguf_pytorch_utils as loader
 
+    class Reader(gguf.GGUFReader):  # type: ignore[misc]
+        @property
+        def data(self) -> Any:
+            return self._plain
+
+        @data.setter
+        def data(self, mapped: Any) -> None:
+            self._plain = np.asarray(mapped)
+
     with ExitStack() as replaced:
-        replaced.enter_context(_replaced(gguf, "GGUFReader", lru_cache(maxsize=1)(gguf.GGUFReader)))
+        replaced.enter_context(_replaced(gguf, "GGUFReader", lru_cache(maxsize=1)(Reader)))
         replaced.enter_context(_replaced(gguf, "get_tensor_name_map", lru_cache(maxsize=1)(gguf.get_tensor_name_map)))
         replaced.enter_context(_replaced(loader, "tqdm", _no_bar))
         yield

@@ -7,6 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+import orjson
+
 from potstill.rows import ROLES, Message, Reference, Row, content_hash
 
 Prediction = str | list[str]
@@ -40,8 +42,13 @@ class Task(ABC):
 
     name: ClassVar[str]
     metrics: ClassVar[tuple[str, ...]]
+    # The fields of records in this task's own form, and that form as error messages show it.
+    own_fields: ClassVar[tuple[str, ...]] = ()
+    own_shape: ClassVar[str] = ""
     # Whether an answer that was cut off can still be used, because only its beginning counts.
     tolerates_cut: ClassVar[bool] = False
+    # Whether two questions that differ in a number alone are different questions, and not one question copied.
+    numbers_tell_apart: ClassVar[bool] = False
 
     @property
     def main_metric(self) -> str:
@@ -74,17 +81,14 @@ class Task(ABC):
         check_roles(messages)
         messages, reference = self.split_gold(messages, reference)
         key = record.get("id")
-        identity = str(key) if key is not None else content_hash([[m.as_dict() for m in messages], reference])[:16]
+        identity = str(key) if key not in (None, "") else content_hash([[m.as_dict() for m in messages], reference])[:16]
         used = {"id", "messages", "reference", "meta", *self.own_fields, *_INSTRUCTION_FIELDS}
-        meta = {str(name): value for name, value in record.items() if name not in used}
-        return Row(identity, tuple(messages), reference, {**meta, **(record.get("meta") or {})})
-
-    own_fields: ClassVar[tuple[str, ...]] = ()
+        return Row(identity, tuple(messages), reference, _meta(record, used))
 
     @property
     def forms(self) -> str:
         """The accepted fields, for error messages."""
-        own = f"{'/'.join(self.own_fields)}, or " if self.own_fields else ""
+        own = f"{self.own_shape}, or " if self.own_shape else ""
         return f"{own}messages, or instruction/output, or prompt/completion"
 
     def split_gold(self, messages: list[Message], reference: Reference) -> tuple[list[Message], Reference]:
@@ -102,8 +106,30 @@ class Task(ABC):
         return row
 
     def teacher_messages(self, row: Row) -> tuple[Message, ...]:
-        """What a model is asked that was not trained on the task: the row's messages, and whatever else it must know."""
+        """What a model is asked that was not trained on the task: the row's messages, and whatever else it must know.
+
+        The gold turns that the model is to write itself (`turns`) are left out by whoever asks.
+        """
         return row.messages
+
+    def given(self, row: Row) -> tuple[Message, ...]:
+        """The messages of a prepared or a generated row without the assistant turns that a model is to write."""
+        history = sum(message.role == "user" for message in row.messages) - self.turns(row)
+        kept: list[Message] = []
+        for message in row.messages:
+            if message.role == "assistant":
+                history -= 1
+                if history < 0:
+                    continue
+            kept.append(message)
+        return tuple(kept)
+
+    def asked(self, row: Row) -> tuple[str, ...]:
+        """What a row asks, instructions aside, in parts that must all agree for two rows to ask the same.
+
+        The same passage with another question is another row.
+        """
+        return ("\n".join(message.content for message in self.given(row) if message.role != "system"),)
 
     def turns(self, row: Row) -> int:
         """How many assistant turns are to be generated."""
@@ -129,6 +155,11 @@ class Task(ABC):
     def target(self, text: str, row: Row) -> str:
         """What the student is trained to write for this answer of the teacher."""
         return text.strip()
+
+
+def last_turn(prediction: Prediction) -> str:
+    """The answer that a prediction ends in."""
+    return prediction if isinstance(prediction, str) else prediction[-1]
 
 
 def check_roles(messages: Sequence[Message]) -> None:
@@ -164,6 +195,11 @@ def text_field(record: Mapping[str, Any], name: str) -> str:
 
 
 def optional_text(record: Mapping[str, Any], name: str) -> str | None:
+    """A text field that may be missing or empty.
+
+    Raises:
+        RowError: it is of another type, or has nothing but spaces in it.
+    """
     return None if record.get(name) in (None, "") else text_field(record, name)
 
 
@@ -180,10 +216,8 @@ def _dialogue(record: Mapping[str, Any]) -> tuple[list[Message], Reference] | No
     messages = [_message(entry, number) for number, entry in enumerate(entries, 1)]
     reference = record.get("reference")
     if isinstance(reference, list):
-        reference = [text_field({"reference": entry}, "reference") for entry in reference]
-    elif reference is not None:
-        reference = text_field(record, "reference")
-    return messages, reference
+        return messages, [text_field({"reference": entry}, "reference") for entry in reference] or None
+    return messages, optional_text(record, "reference")
 
 
 def _message(entry: Any, number: int) -> Message:
@@ -192,8 +226,10 @@ def _message(entry: Any, number: int) -> Message:
     role, content = entry.get("role"), entry.get("content")
     if role not in ROLES:
         raise RowError(f"message {number} has the role {role!r}, expected one of {', '.join(ROLES)}")
-    if not isinstance(content, str) or (not content.strip() and role != "system"):
-        raise RowError(f"message {number} ({role}) has no text")
+    if not isinstance(content, str):
+        raise RowError(f"the content of message {number} ({role}) is {_kind(content)}, expected text")
+    if not content.strip() and role != "system":
+        raise RowError(f"message {number} ({role}) is empty")
     return Message(role, content.strip())
 
 
@@ -208,3 +244,20 @@ def _instruction(record: Mapping[str, Any]) -> tuple[list[Message], Reference] |
     if "prompt" in record:
         return [Message("user", text_field(record, "prompt"))], optional_text(record, "completion")
     return None
+
+
+def _meta(record: Mapping[str, Any], used: set[str]) -> dict[str, Any]:
+    """What else a record says. Values that JSON cannot hold (the images of a hub data set, say) are left out."""
+    own = record.get("meta")
+    if own is not None and not isinstance(own, dict):
+        raise RowError(f"the field 'meta' is {_kind(own)}, expected an object")
+    values = {str(name): value for name, value in record.items() if name not in used} | (own or {})
+    return {name: value for name, value in values.items() if _is_json(value)}
+
+
+def _is_json(value: Any) -> bool:
+    try:
+        orjson.dumps(value)
+    except TypeError:
+        return False
+    return True

@@ -6,11 +6,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+from potstill.errors import InputError
 from potstill.rows import Message, Reference
 from potstill.tasks.base import text_field
 from potstill.tasks.label import LabelTask, label_field
-
-_PROMPT = "Classify the message. Answer with the label only."
 
 
 @dataclass(frozen=True)
@@ -19,11 +18,18 @@ class Classification(LabelTask):
 
     name: ClassVar[str] = "classification"
     own_fields: ClassVar[tuple[str, ...]] = ("text", "label")
+    own_shape: ClassVar[str] = "text/label"
+    prompt: ClassVar[str] = "Classify the message. Answer with the label only."
 
     def own_form(self, record: Mapping[str, Any]) -> tuple[list[Message], Reference] | None:
         if "text" not in record:
             return None
-        return [Message("system", _PROMPT), Message("user", text_field(record, "text"))], label_field(record, {})
+        return [Message("system", self.prompt), Message("user", text_field(record, "text"))], label_field(record)
 
-    def default_labels(self, seen: Sequence[str]) -> tuple[str, ...]:
+    def label_set(self, seen: Sequence[str]) -> tuple[str, ...]:
+        if not seen:
+            raise InputError(
+                "the rows name no labels, so nobody can tell a right answer",
+                expected="the field 'label' in some rows at least, or all labels in 'meta': {'labels': [...]} of one row",
+            )
         return tuple(seen)

@@ -28,7 +28,8 @@ class Conversation(Task):
         gold = [message.content for message in messages if message.role == "assistant"]
         asked = sum(message.role == "user" for message in messages)
         if messages[-1].role == "assistant":
-            return messages[:-1], gold
+            reference = gold if reference is None else reference
+            messages, gold = messages[:-1], gold[:-1]
         if reference is None:
             return messages, None
         given = [reference] if isinstance(reference, str) else reference

@@ -6,6 +6,7 @@ The student's own prompt never lists the labels: it learns them, which keeps its
 
 from __future__ import annotations
 
+import re
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -13,7 +14,7 @@ from typing import Any, ClassVar
 
 from potstill.metrics import macro_f1, parse_label
 from potstill.rows import Message, Row
-from potstill.tasks.base import Parsed, Prediction, RowError, Task, TaskScore
+from potstill.tasks.base import Parsed, Prediction, RowError, Task, TaskScore, last_turn
 
 
 @dataclass(frozen=True)
@@ -22,26 +23,41 @@ class LabelTask(Task):
 
     metrics: ClassVar[tuple[str, ...]] = ("accuracy", "parsed", "macro_f1")
     tolerates_cut: ClassVar[bool] = True
+    # The system prompt of the task's own form.
+    prompt: ClassVar[str]
 
     @abstractmethod
-    def default_labels(self, seen: Sequence[str]) -> tuple[str, ...]:
-        """The label set, given all gold labels."""
+    def label_set(self, seen: Sequence[str]) -> tuple[str, ...]:
+        """The closed set of answers, given all labels that the rows name.
+
+        Raises:
+            InputError: there is none.
+        """
 
     def with_rows(self, rows: Sequence[Row]) -> LabelTask:
-        """Learn the label set: all gold labels, or those that the rows name in meta.labels."""
-        named = {str(label) for row in rows for label in row.meta.get("labels", ())}
-        seen = sorted(named | {label for row in rows for label in row.references})
-        return replace(self, labels=self.default_labels(seen))
+        """Learn the label set: all gold labels, and those that the rows list in meta.labels.
+
+        Raises:
+            InputError: the rows name no label, and the task knows none by itself.
+        """
+        seen = {label for row in rows for label in (*row.references, *_listed(row))}
+        return replace(self, labels=self.label_set(sorted(seen))) if seen or not self.labels else self
 
     def teacher_messages(self, row: Row) -> tuple[Message, ...]:
-        text = " ".join(message.content for message in row.messages).lower()
-        if not self.labels or all(label.lower() in text for label in self.labels):
+        if not self.labels or self._lists_labels(row):
             return row.messages
         told = f"The labels are: {', '.join(self.labels)}. Answer with exactly one of them and nothing else."
         first = row.messages[0]
         if first.role != "system":
             return (Message("system", told), *row.messages)
-        return (Message("system", f"{first.content} {told}"), *row.messages[1:])
+        return (Message("system", f"{first.content} {told}".strip()), *row.messages[1:])
+
+    def _lists_labels(self, row: Row) -> bool:
+        """Whether the user's own prompt names all labels; a text of the task's own form only happens to."""
+        if row.messages[0].content == self.prompt:
+            return False
+        text = " ".join(message.content for message in row.messages).lower()
+        return all(re.search(rf"(?<!\w){re.escape(label.lower())}(?!\w)", text) for label in self.labels)
 
     def choices(self, row: Row) -> tuple[str, ...]:
         return self.labels
@@ -62,7 +78,7 @@ class LabelTask(Task):
         return parse_label(text, self.labels) or text.strip()
 
     def score(self, predictions: Sequence[Prediction], rows: Sequence[Row]) -> TaskScore:
-        found = [self.parse(_text(prediction), row).value for prediction, row in zip(predictions, rows, strict=True)]
+        found = [self.parse(last_turn(prediction), row).value for prediction, row in zip(predictions, rows, strict=True)]
         # The reference may be a teacher's answer, so it is read like one.
         golds = [self.parse(row.references[0], row).value or row.references[0] for row in rows]
         return TaskScore(
@@ -74,20 +90,21 @@ class LabelTask(Task):
         )
 
 
-def _text(prediction: Prediction) -> str:
-    return prediction if isinstance(prediction, str) else prediction[-1]
+def _listed(row: Row) -> list[str]:
+    """The labels in a row's meta.labels; a column of that name that is no list of texts has another meaning."""
+    listed = row.meta.get("labels")
+    return listed if isinstance(listed, list) and all(isinstance(label, str) and label for label in listed) else []
 
 
-def label_field(record: Mapping[str, Any], names: Mapping[str, str]) -> str | None:
-    """The gold label of a record as text; None where it has none. `names` spells out numbered labels.
+def label_field(record: Mapping[str, Any]) -> str | None:
+    """The gold label of a record as text; None where it has none.
 
     Raises:
-        RowError: the label is of another type, or empty.
+        RowError: the label is neither a text nor an integer, or nothing but spaces.
     """
     value = record.get("label")
-    if value is None:
+    if value in (None, ""):
         return None
     if isinstance(value, bool) or not isinstance(value, str | int) or not str(value).strip():
-        raise RowError(f"the field 'label' is {value!r}, expected a label")
-    text = str(value).strip()
-    return names.get(text, text)
+        raise RowError(f"the field 'label' is {value!r}, expected a text or an integer")
+    return str(value).strip()

@@ -8,14 +8,19 @@ from dataclasses import dataclass, replace
 from string import ascii_uppercase
 from typing import Any, ClassVar
 
-from potstill.metrics import exact_match, normalise_answer, token_f1
+from potstill.metrics import exact_match, normalise_answer, parse_label, token_f1
 from potstill.rows import Message, Reference, Row
-from potstill.tasks.base import Parsed, Prediction, RowError, Task, TaskScore, optional_text, text_field
+from potstill.tasks.base import Parsed, Prediction, RowError, Task, TaskScore, last_turn, optional_text, text_field
 
 _EXTRACTIVE = "Answer the question with words copied from the context, as few as possible."
 _CHOICE = "Answer the question with the letter of the right choice and nothing else."
 _OPEN = "Answer the question in as few words as possible."
-_LETTER = re.compile(r"^\W*(?:(?:the\s+)?(?:correct\s+|right\s+)?(?:answer|choice|option)(?:\s+is)?\W*)?([A-Z])(?![\w'])", re.I)
+# "B", "(B) Paris", "b.", "**Answer: B**", "The correct answer is B": a letter that nothing but punctuation follows.
+_LETTER = re.compile(
+    r"\W*(?:(?:the\s+)?(?:\w+\s+)?(?:answer|choice|option)(?:\s+is)?\W*)?([A-Z])(?:[).:,;*_\]\"'`]|\s*(?:$|\n))", re.IGNORECASE
+)
+# The "a" of "a mixture" and the "I" of "I think" are no letters of a choice.
+_NO_LETTER = re.compile(r"\b[AaIi]\s+(?!(?:is|because|since|as|and|or|but|not)\b)(?=[a-z])")
 _CHOICE_LINE = re.compile(r"^([A-Z])\. (.+)$", re.MULTILINE)
 # A gold answer with more words than this can be told in many ways, and word overlap would refute right answers.
 _VERIFIABLE_WORDS = 12
@@ -31,6 +36,7 @@ class QA(Task):
     name: ClassVar[str] = "qa"
     metrics: ClassVar[tuple[str, ...]] = ("token_f1", "accuracy")
     own_fields: ClassVar[tuple[str, ...]] = ("context", "question", "answers", "answer", "choices", "answerKey")
+    own_shape: ClassVar[str] = "question/answers (with a context or choices, or without)"
 
     @property
     def main_metric(self) -> str:
@@ -52,6 +58,9 @@ class QA(Task):
         prompt = _EXTRACTIVE if context else _OPEN
         return [Message("system", prompt), Message("user", f"{before}Question: {question}")], _golds(record)
 
+    def choices(self, row: Row) -> tuple[str, ...]:
+        return tuple(choices_of(row))
+
     def parse(self, text: str, row: Row) -> Parsed:
         choices = choices_of(row)
         if choices:
@@ -71,6 +80,11 @@ class QA(Task):
             token_f1(answer, row.references) >= _AGREES_FROM
         )
 
+    def asked(self, row: Row) -> tuple[str, ...]:
+        (text,) = super().asked(row)
+        context, _, question = text.rpartition("\n\nQuestion: ")
+        return (context, question) if context.startswith("Context: ") else (text,)
+
     def target(self, text: str, row: Row) -> str:
         return self.parse(text, row).value or text.strip()
 
@@ -78,7 +92,7 @@ class QA(Task):
         f1: list[float] = []
         accuracy: list[float] = []
         for prediction, row in zip(predictions, rows, strict=True):
-            answer = self.parse(prediction if isinstance(prediction, str) else prediction[-1], row).value or ""
+            answer = self.parse(last_turn(prediction), row).value or ""
             golds = row.references
             if choices_of(row):
                 golds = [self.parse(gold, row).value or gold for gold in golds]
@@ -91,18 +105,20 @@ def choices_of(row: Row) -> dict[str, str]:
     """The lettered choices that a row's question lists; empty where it is no multiple-choice question."""
     if not row.messages or row.messages[0].content != _CHOICE:
         return {}
-    return dict(_CHOICE_LINE.findall(row.messages[-1].content))
+    question = next(message.content for message in row.messages if message.role == "user")
+    # A context may have lines that look like choices; the choices come last.
+    return dict(_CHOICE_LINE.findall(question, question.rfind("\nA. ") + 1))
 
 
 def _parse_choice(text: str, choices: Mapping[str, str]) -> Parsed:
+    """The letter that an answer opens with; else that of the choice it states; else the one letter it states."""
     named = _LETTER.match(text)
     if named and named.group(1).upper() in choices:
         return Parsed(named.group(1).upper())
-    said = normalise_answer(text)
-    matching = [letter for letter, choice in choices.items() if normalise_answer(choice) == said]
-    if not matching:
-        matching = [letter for letter, choice in choices.items() if _contains(text, choice)]
-    return Parsed(matching[0]) if len(matching) == 1 else Parsed(None, "it names none of the choices, or several")
+    stated = parse_label(text, tuple(choices.values()))
+    letter = next((letter for letter, choice in choices.items() if choice == stated), None)
+    letter = letter or parse_label(_NO_LETTER.sub("", text), tuple(choices))
+    return Parsed(letter) if letter else Parsed(None, "it names none of the choices, or several")
 
 
 def _contains(text: str, part: str) -> bool:
@@ -112,35 +128,43 @@ def _contains(text: str, part: str) -> bool:
 
 
 def _choices_field(value: Any) -> list[str]:
-    if isinstance(value, dict):
-        value = value.get("text")
-    if not isinstance(value, list) or not 2 <= len(value) <= len(ascii_uppercase):
+    """The texts of the choices, each on one line; ARC has them as {"text": [...], "label": [...]}."""
+    entries = value.get("text") if isinstance(value, dict) else value
+    if not isinstance(entries, list) or not 2 <= len(entries) <= len(ascii_uppercase):
         raise RowError("the field 'choices' is no list of 2 to 26 texts")
-    return [text_field({"choices": entry.get("text") if isinstance(entry, dict) else entry}, "choices") for entry in value]
+    return [" ".join(_entry_text(entry, "choices").split()) for entry in entries]
 
 
 def _gold_letter(record: Mapping[str, Any], choices: list[str]) -> str | None:
+    """The letter of the right choice, which is given as a letter, as its text, or as an integer from 0 (as in MMLU)."""
     name = "answerKey" if record.get("answerKey") not in (None, "") else "answer"
     given = record.get(name)
     if given in (None, ""):
         return None
-    if isinstance(given, int) and 0 <= given < len(choices):
-        return ascii_uppercase[given]
-    text = text_field(record, name)
     letters = ascii_uppercase[: len(choices)]
-    if text.upper() in letters and len(text) == 1:
-        return text.upper()
-    if text in choices:
-        return letters[choices.index(text)]
+    if isinstance(given, int) and 0 <= given < len(choices):
+        return letters[given]
+    text = " ".join(text_field(record, name).split())
+    numbered = record["choices"].get("label") if isinstance(record["choices"], dict) else None
+    for names in (letters, numbered or (), choices):
+        places = [place for place, known in enumerate(names) if str(known).casefold() == text.casefold()]
+        if places:
+            return letters[places[0]]
     raise RowError(f"the field '{name}' is {text!r}, expected a choice or its letter ({letters[0]} to {letters[-1]})")
 
 
 def _golds(record: Mapping[str, Any]) -> Reference:
-    answers = record.get("answers", record.get("answer"))
+    """One gold answer, or several as a list; SQuAD has them as {"text": [...]} or as a list of {"text": ...}."""
+    name = "answers" if record.get("answers") is not None else "answer"
+    answers = record.get(name)
     if isinstance(answers, dict):
         answers = answers.get("text")
     if answers is None or answers == "" or answers == []:
         return None
     if isinstance(answers, list):
-        return list(dict.fromkeys(text_field({"answers": answer}, "answers") for answer in answers))
-    return text_field({"answer": answers}, "answer")
+        return list(dict.fromkeys(_entry_text(answer, name) for answer in answers))
+    return text_field({name: answers}, name)
+
+
+def _entry_text(entry: Any, name: str) -> str:
+    return text_field({name: entry.get("text") if isinstance(entry, dict) else entry}, name)

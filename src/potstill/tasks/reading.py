@@ -5,6 +5,7 @@ In: a data file or hub data set. Out: rows with ids of their own, and the record
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -33,6 +34,7 @@ def read_rows_of(source: Path | str, task: Task, *, on_bad_row: Literal["fail", 
     rows: list[Row] = []
     bad: list[BadRecord] = []
     seen: dict[str, Row] = {}
+    copies: Counter[str] = Counter()
     for record in read_records(source):
         if isinstance(record, BadRecord):
             bad.append(record)
@@ -44,10 +46,11 @@ def read_rows_of(source: Path | str, task: Task, *, on_bad_row: Literal["fail", 
             continue
         known = seen.get(row.id)
         if known is not None:
-            if "id" in record.data and known.messages != row.messages:
+            if known.messages != row.messages:
                 bad.append(BadRecord(record.file, record.line, f"the id {row.id!r} stands for another row already"))
                 continue
-            row = replace(row, id=_free_id(row.id, seen))
+            copies[row.id] += 1
+            row = replace(row, id=_free_id(row.id, copies[row.id], seen))
         seen[row.id] = row
         rows.append(row)
     if bad and on_bad_row == "fail":
@@ -58,8 +61,8 @@ def read_rows_of(source: Path | str, task: Task, *, on_bad_row: Literal["fail", 
     return RowsRead(rows, bad)
 
 
-def _free_id(wanted: str, taken: dict[str, Row]) -> str:
-    number = 2
+def _free_id(wanted: str, copy: int, taken: dict[str, Row]) -> str:
+    number = copy + 1
     while f"{wanted}-{number}" in taken:
         number += 1
     return f"{wanted}-{number}"

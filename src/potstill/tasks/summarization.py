@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 
 from potstill.metrics import bleu, rouge_1, rouge_2, rouge_l, within_length
 from potstill.rows import Message, Reference, Row
-from potstill.tasks.base import Prediction, Task, TaskScore, optional_text, text_field
+from potstill.tasks.base import Prediction, Task, TaskScore, last_turn, optional_text, text_field
 
 _PROMPT = "Summarise the text."
 _METRICS = {"rouge_l": rouge_l, "rouge_1": rouge_1, "rouge_2": rouge_2, "bleu": bleu}
@@ -26,6 +26,7 @@ class Summarization(Task):
     name: ClassVar[str] = "summarization"
     metrics: ClassVar[tuple[str, ...]] = ("rouge_l", "rouge_1", "rouge_2", "bleu", "within_length", "accuracy")
     own_fields: ClassVar[tuple[str, ...]] = ("document", "summary", "references")
+    own_shape: ClassVar[str] = "document/summary"
 
     def own_form(self, record: Mapping[str, Any]) -> tuple[list[Message], Reference] | None:
         if "document" not in record:
@@ -45,10 +46,12 @@ class Summarization(Task):
 
     def settled(self, row: Row) -> Row:
         """The length target goes into the row, so that every model and every process has the same one."""
-        return row if isinstance(row.meta.get("max_words"), int) else row.with_meta(max_words=self.max_words)
+        return row.with_meta(max_words=self._limit(row))
 
     def _limit(self, row: Row) -> int:
-        return int(row.meta.get("max_words") or self.max_words)
+        """The row's own length target where it has one."""
+        own = row.meta.get("max_words")
+        return own if isinstance(own, int) and own > 0 else self.max_words
 
     def teacher_messages(self, row: Row) -> tuple[Message, ...]:
         told = f"Use at most {self._limit(row)} words."
@@ -58,10 +61,7 @@ class Summarization(Task):
         return row.messages
 
     def score(self, predictions: Sequence[Prediction], rows: Sequence[Row]) -> TaskScore:
-        pairs = [
-            (prediction if isinstance(prediction, str) else prediction[-1], row)
-            for prediction, row in zip(predictions, rows, strict=True)
-        ]
+        pairs = list(zip(map(last_turn, predictions), rows, strict=True))
         values = {name: [metric(text, row.references) for text, row in pairs] for name, metric in _METRICS.items()}
         values["within_length"] = [within_length(text, self._limit(row)) for text, row in pairs]
         return TaskScore(values, {})

@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 
 from potstill.metrics import bleu, chrf, length_ratio, rouge_l
 from potstill.rows import Message, Reference, Row
-from potstill.tasks.base import Prediction, Task, TaskScore, text_field
+from potstill.tasks.base import Prediction, Task, TaskScore, last_turn, text_field
 
 _METRICS = {"rouge_l": rouge_l, "bleu": bleu, "chrf": chrf, "length_ratio": length_ratio}
 
@@ -20,6 +20,7 @@ class Text(Task):
     name: ClassVar[str] = "text"
     metrics: ClassVar[tuple[str, ...]] = ("rouge_l", "bleu", "chrf", "length_ratio", "accuracy")
     own_fields: ClassVar[tuple[str, ...]] = ("text",)
+    own_shape: ClassVar[str] = "text"
 
     def own_form(self, record: Mapping[str, Any]) -> tuple[list[Message], Reference] | None:
         if "text" not in record:
@@ -27,8 +28,6 @@ class Text(Task):
         return [Message("user", text_field(record, "text"))], None
 
     def score(self, predictions: Sequence[Prediction], rows: Sequence[Row]) -> TaskScore:
-        pairs = [
-            (prediction if isinstance(prediction, str) else prediction[-1], row.references)
-            for prediction, row in zip(predictions, rows, strict=True)
-        ]
-        return TaskScore({name: [metric(text, golds) for text, golds in pairs] for name, metric in _METRICS.items()}, {})
+        pairs = list(zip(map(last_turn, predictions), rows, strict=True))
+        values = {name: [metric(text, row.references) for text, row in pairs] for name, metric in _METRICS.items()}
+        return TaskScore(values, {})

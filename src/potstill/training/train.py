@@ -2,9 +2,9 @@
 
 In: an untrained student's folder, the rows to learn and those to validate on. Out: the best epoch's weights in the hub's own
 layout, checkpoints beside them, and the training's history. What it costs: in float32 16 bytes a weight (weight, gradient, two
-AdamW moments), less with an adapter; the head's logits for the answer tokens of a batch, and two passes through the student
-a step. A training that was killed goes on from its newest complete checkpoint; on a CPU it ends with the same bits as one that
-was not.
+AdamW moments), 18 where the processor multiplies bfloat16, less with an adapter; the head's logits for the answer tokens of a
+batch, and two passes through the student a step. A training that was killed goes on from its newest complete checkpoint; on a
+CPU it ends with the same bits as one that was not.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import TYPE_CHECKING, Any
 
 from potstill.errors import CorruptFileError, InputError, MachineError, MissingExtraError
@@ -82,6 +83,7 @@ def train_student(
         InputError: no row is left to train or to validate on, or the template cannot render one.
         JobFailedError: the training diverged.
         MachineError: memory or disk ran out.
+        CorruptFileError: a checkpoint is not what was written.
     """
     try:
         import accelerate  # noqa: F401
@@ -102,6 +104,10 @@ def train_student(
                 raise MachineError(
                     "the GPU's memory ran out in training", found=f"training.batch_size: {spec.batch_size}",
                     hint="lower training.batch_size and raise training.gradient_accumulation_steps as much",
+                ) from error
+            except UnpicklingError as error:  # transformers loads its state as plain data, and this was something else
+                raise CorruptFileError(
+                    "a checkpoint holds something other than a training's state", where=str(checkpoint), hint="delete it",
                 ) from error
             checkpoint = newest_checkpoint(folder)
         if checkpoint is None:
@@ -152,6 +158,7 @@ def _train(
 
     from potstill.training.collator import Collator
     from potstill.training.order import GroupedByLength
+    from potstill.training.processor import freed_memory_kept, multiplies_bfloat16
     from potstill.training.trainer import StudentTrainer, training_arguments
 
     set_seed(spec.seed)  # an adapter starts with random weights
@@ -166,13 +173,15 @@ def _train(
         steps_per_epoch=data.steps_per_epoch,
         patience=spec.early_stopping_patience,
         tokens_per_step=data.train.tokens / data.steps_per_epoch,
+        bfloat16=multiplies_bfloat16(),
         model=network,
         args=training_arguments(folder, spec, total_steps=data.total_steps),
         data_collator=Collator(pad_id=0),  # any id of the vocabulary: padding is neither seen nor learnt
         train_dataset=texts,
         eval_dataset=sorted(data.validation.texts, key=len),  # rows of like length together need less padding
     )
-    trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+    with freed_memory_kept():
+        trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
 
 
 def _publish(student_dir: Path, best: Path, out_dir: Path, *, has_adapter: bool) -> None:

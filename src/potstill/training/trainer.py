@@ -2,7 +2,7 @@
 
 Checkpoints, schedules, gradient accumulation and devices are the Trainer's. Ours: only answer tokens go through the head, the
 loss is divided by the step's target tokens once, the order of rows follows from seed and epoch, validation counts every token
-alike, and a checkpoint is written at each epoch's end and about every minute between.
+alike and computes in float32, and a checkpoint is written at each epoch's end and about every minute between.
 """
 
 from __future__ import annotations
@@ -62,12 +62,25 @@ def head_sees_only(head: torch.nn.Module, positions: torch.Tensor) -> Iterator[N
             head.forward = own
 
 
+def sum_tied_gradients_in_place(network: Any) -> None:
+    """Where embedding and head are one matrix, add the embedding's gradient, a few rows, to the head's, which is whole.
+
+    Otherwise the embedding's is a whole matrix too, nearly all zeros, and their sum a third.
+    """
+    embedding, head = network.get_input_embeddings(), network.get_output_embeddings()
+    if embedding.weight.requires_grad and head.weight is embedding.weight:
+        embedding.sparse = True
+
+
 class StudentTrainer(Trainer):  # type: ignore[misc]
     """Trains on `TokenisedRow`s with the weighted cross-entropy of their targets."""
 
     def __init__(self, *, order: GroupedByLength, ce_weight: float, on_event: OnEvent, steps_per_epoch: int,
-                 patience: int, tokens_per_step: float, **options: Any) -> None:
+                 patience: int, tokens_per_step: float, bfloat16: bool, **options: Any) -> None:
         super().__init__(**options)
+        if self.args.world_size == 1:  # DistributedDataParallel would expect a sparse gradient of the sum, too
+            sum_tied_gradients_in_place(self.model)
+        self._bfloat16 = bfloat16
         self._order = order
         self._ce_weight = ce_weight
         self._watch = Watch(order, on_event, steps_per_epoch, patience, tokens_per_step)
@@ -82,7 +95,8 @@ class StudentTrainer(Trainer):  # type: ignore[misc]
         """The batch's share of the step's loss, a scalar with a graph."""
         if num_items_in_batch is None or return_outputs:
             raise TypeError("the loss needs the step's number of targets, and there are no outputs beside it")
-        loss = self._cross_entropy(model, inputs, num_items_in_batch)
+        with torch.autocast(self.args.device.type, torch.bfloat16, enabled=self._bfloat16):
+            loss = self._cross_entropy(model, inputs, num_items_in_batch)
         # Gradients are averaged over processes, but the divisor counted the targets of all of them.
         return loss * (self._ce_weight * self.accelerator.num_processes)
 
@@ -97,13 +111,14 @@ class StudentTrainer(Trainer):  # type: ignore[misc]
     ) -> dict[str, float]:
         """The loss on the validation rows, in nats a target token, every token counted alike."""
         model = self.model_wrapped.eval()
-        sums = torch.zeros(2, dtype=torch.float64, device=self.args.device)
+        total, count = 0.0, 0.0
         with torch.no_grad():
             for batch in self.get_eval_dataloader(eval_dataset):
                 inputs = self._prepare_inputs(batch)
-                sums[0] += self._cross_entropy(model, inputs, 1)
-                sums[1] += inputs["target_ids"].numel()
-        total, count = self.accelerator.reduce(sums, "sum").tolist()
+                total += self._cross_entropy(model, inputs, 1).item()
+                count += inputs["target_ids"].numel()
+        # In float32: Apple's GPUs have nothing wider.
+        total, count = self.accelerator.reduce(torch.tensor([total, count], device=self.args.device), "sum").tolist()
         metrics = {f"{metric_key_prefix}_loss": total / max(count, 1.0)}
         self.log(dict(metrics))
         self.control: TrainerControl = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
@@ -115,6 +130,11 @@ class StudentTrainer(Trainer):  # type: ignore[misc]
 
     def _get_train_sampler(self, train_dataset: Any = None) -> GroupedByLength:
         return self._order
+
+    def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
+        finished = self.state.global_step >= self.state.max_steps or self.control.should_training_stop
+        if not finished:  # nothing goes on from the last checkpoint, and these take twice the room of the weights
+            super()._save_optimizer_and_scheduler(output_dir)
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
         started = time.monotonic()
@@ -193,8 +213,7 @@ def _check_finite(loss: float, step: int) -> None:
 
 
 def training_arguments(folder: Path, spec: TrainingSpec, *, total_steps: int) -> TrainingArguments:
-    """AdamW, linear warm-up and cosine decay, gradients clipped to norm 1; bfloat16 where the GPU has it."""
-    bf16 = torch.cuda.is_available() and torch.cuda.is_bf16_supported(including_emulation=False)
+    """AdamW, linear warm-up and cosine decay, gradients clipped to norm 1."""
     arguments = TrainingArguments(
         output_dir=str(folder),
         per_device_train_batch_size=spec.batch_size,
@@ -207,7 +226,6 @@ def training_arguments(folder: Path, spec: TrainingSpec, *, total_steps: int) ->
         lr_scheduler_type="cosine",
         warmup_steps=round(spec.warmup_ratio * total_steps),
         seed=spec.seed,
-        bf16=bf16,
         tf32=True if is_torch_tf32_available() else None,  # for the head, which computes in float32
         logging_strategy="steps",
         logging_steps=max(1, min(10, total_steps // 200)),

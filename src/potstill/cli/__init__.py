@@ -1,0 +1,61 @@
+"""The command line. Each command imports what it needs when it runs, so that `potstill --help` answers at once."""
+
+from __future__ import annotations
+
+import sys
+
+import typer
+
+from potstill.cli import check, init, quickstart, run
+from potstill.errors import PotstillError
+
+app = typer.Typer(
+    name="potstill",
+    help="Distil a large language model into a small one: one job file in, a small model and the proof of its quality out.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    add_completion=True,
+)
+app.command("run")(run.run)
+app.command("check")(check.check)
+app.command("init")(init.init)
+app.command("quickstart")(quickstart.quickstart)
+
+
+def version(show: bool) -> None:
+    """Print the version and stop."""
+    if show:
+        from potstill import __version__
+
+        print(__version__)
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    show_version: bool = typer.Option(False, "--version", callback=version, is_eager=True, help="Print the version."),
+) -> None:
+    """What all commands share."""
+
+
+def main() -> None:
+    """The `potstill` command: exit code 0 done, 1 the job failed, 2 the user's input is wrong."""
+    try:
+        app()
+    except PotstillError as error:
+        print_error(error, as_json="--json" in sys.argv)
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        print("stopped; what was done is kept, and the same command goes on from there", file=sys.stderr)
+        sys.exit(130)
+
+
+def print_error(error: PotstillError, *, as_json: bool) -> None:
+    """The error as a person or a program reads it."""
+    if as_json:
+        import json
+
+        print(json.dumps(error.as_json()))
+    else:
+        print("error: " + str(error), file=sys.stderr)

@@ -1,0 +1,48 @@
+"""Generated rows, as the teacher's answers leave them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+
+from potstill.rows import Message, Row
+from potstill.tasks import Task, get_task
+
+Generated = Callable[..., Row]
+
+
+@pytest.fixture
+def text() -> Task:
+    return get_task("text")
+
+
+@pytest.fixture
+def generated() -> Generated:
+    """A row with one question and the teacher's answer to it."""
+
+    def make(
+        prompt: str,
+        answer: str = "An answer.",
+        *,
+        id: str = "",
+        system: str = "",
+        gold: str | None = None,
+        finish: str = "stop",
+    ) -> Row:
+        head = (Message("system", system),) if system else ()
+        messages = (*head, Message("user", prompt), Message("assistant", answer))
+        return Row(id or prompt, messages, gold, {"finish_reasons": [finish]})
+
+    return make
+
+
+@pytest.fixture
+def prepared() -> Callable[..., Row]:
+    """A held-out row with one question, before anyone answers it."""
+
+    def make(prompt: str, *, id: str = "held-out", system: str = "") -> Row:
+        head = (Message("system", system),) if system else ()
+        return Row(id, (*head, Message("user", prompt)))
+
+    return make

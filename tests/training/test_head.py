@@ -1,0 +1,119 @@
+"""The head on answer positions alone gives what the whole model gives, with padding, adapters, biases and hooks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from peft import LoraConfig, get_peft_model
+from transformers import Gemma2Config, LlamaConfig, Phi3Config, PreTrainedModel
+
+from potstill.training.collator import Collator, TokenisedRow
+from potstill.training.losses.cross_entropy import cross_entropy
+from potstill.training.trainer import head_sees_only, sum_tied_gradients_in_place
+
+VOCABULARY = 200
+
+
+def model_of(config: type[LlamaConfig | Phi3Config | Gemma2Config], **more: object) -> PreTrainedModel:
+    torch.manual_seed(0)
+    made = config(
+        vocab_size=VOCABULARY, hidden_size=32, intermediate_size=48, num_hidden_layers=2, num_attention_heads=2,
+        num_key_value_heads=1, head_dim=16, max_position_embeddings=64, pad_token_id=0, bos_token_id=1, eos_token_id=2, **more,
+    )
+    from transformers import AutoModelForCausalLM
+
+    return AutoModelForCausalLM.from_config(made).float()
+
+
+def with_bias() -> PreTrainedModel:
+    model = model_of(LlamaConfig)
+    model.lm_head.bias = torch.nn.Parameter(torch.randn(VOCABULARY))
+    return model
+
+
+def with_adapter_on_the_head() -> torch.nn.Module:
+    targets = ["q_proj", "lm_head"]
+    return get_peft_model(model_of(LlamaConfig), LoraConfig(r=2, target_modules=targets, init_lora_weights=False))
+
+
+MODELS: dict[str, Callable[[], torch.nn.Module]] = {
+    "llama": lambda: model_of(LlamaConfig),
+    "phi3": lambda: model_of(Phi3Config),
+    "gemma2, whose logits are capped after the head": lambda: model_of(Gemma2Config, final_logit_softcapping=3.0),
+    "bias": with_bias,
+    "adapter": with_adapter_on_the_head,
+}
+
+
+def random_rows() -> list[TokenisedRow]:
+    rows = []
+    for length in (5, 17, 30):
+        mask = (torch.rand(length) < 0.5).tolist()
+        rows.append(TokenisedRow(tuple(torch.randint(3, VOCABULARY, (length,)).tolist()), (False, *mask[1:-1], True)))
+    return rows
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_loss_and_gradients_are_those_of_the_whole_model(name: str) -> None:
+    model, rows = MODELS[name](), random_rows()
+    batch = Collator(pad_id=0)(rows)
+    # The reference sees each row alone, without padding, and computes all logits.
+    expected, count = torch.tensor(0.0), batch["target_ids"].numel()
+    for row in rows:
+        ids, mask = torch.tensor([row.input_ids]), torch.tensor(row.target_mask)[1:]
+        logits = model(input_ids=ids).logits[0, :-1][mask]
+        expected = expected + torch.nn.functional.cross_entropy(logits, ids[0, 1:][mask], reduction="sum") / count
+    with head_sees_only(model.get_output_embeddings(), batch["positions"]):
+        logits = model(input_ids=batch["input_ids"], use_cache=False).logits
+    assert logits.shape == (count, VOCABULARY)
+    loss = cross_entropy(logits, batch["target_ids"], count)
+    torch.testing.assert_close(loss, expected)
+    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    for ours, theirs in zip(torch.autograd.grad(loss, trained), torch.autograd.grad(expected, trained), strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-5)
+
+
+def test_hooks_run_and_the_head_is_itself_again() -> None:
+    model, batch, seen = model_of(LlamaConfig), Collator(pad_id=0)(random_rows()), []
+    model.lm_head.register_forward_hook(lambda _module, _args, output: seen.append(output.shape))
+    with head_sees_only(model.get_output_embeddings(), batch["positions"]):
+        model(input_ids=batch["input_ids"])
+    assert model(input_ids=batch["input_ids"]).logits.shape == (*batch["input_ids"].shape, VOCABULARY)
+    assert [len(shape) for shape in seen] == [2, 3]
+
+
+def test_the_head_computes_in_float32_under_autocast() -> None:
+    model, batch = model_of(LlamaConfig), Collator(pad_id=0)(random_rows())
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        hidden = model.model(input_ids=batch["input_ids"]).last_hidden_state
+        with head_sees_only(model.get_output_embeddings(), batch["positions"]):
+            logits = model(input_ids=batch["input_ids"]).logits
+    picked = hidden.flatten(0, 1)[batch["positions"]].double()
+    assert logits.dtype == torch.float32
+    torch.testing.assert_close(logits.double(), picked @ model.lm_head.weight.double().T, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("tied", [True, False])
+def test_tied_gradients_are_the_same_with_a_sparse_part(tied: bool) -> None:
+    model, ids = model_of(LlamaConfig, tie_word_embeddings=tied), torch.randint(3, VOCABULARY, (2, 9))
+
+    def gradient() -> torch.Tensor:
+        model.zero_grad()
+        model(input_ids=ids).logits.logsumexp(-1).sum().backward()
+        embedded: torch.Tensor = model.get_input_embeddings().weight.grad
+        return embedded
+
+    before = gradient()
+    sum_tied_gradients_in_place(model)
+    after = gradient()
+    assert model.get_input_embeddings().sparse is tied
+    assert not after.is_sparse
+    torch.testing.assert_close(after, before)
+
+
+def test_a_frozen_embedding_has_no_gradient_to_sum() -> None:
+    model = get_peft_model(model_of(LlamaConfig, tie_word_embeddings=True), LoraConfig(r=2, target_modules=["q_proj"]))
+    sum_tied_gradients_in_place(model)
+    assert not model.get_input_embeddings().sparse

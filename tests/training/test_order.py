@@ -1,0 +1,41 @@
+"""The order of rows: reproducible, complete, and grouped by length."""
+
+from __future__ import annotations
+
+import random
+from itertools import pairwise
+
+from potstill.training.order import GroupedByLength
+
+LENGTHS = random.Random(0).choices(range(10, 500), k=203)
+
+
+def padded(order: list[int], size: int) -> int:
+    """Tokens in all batches when each is padded to its longest row."""
+    batches = [order[i : i + size] for i in range(0, len(order), size)]
+    return sum(len(batch) * max(LENGTHS[i] for i in batch) for batch in batches)
+
+
+def test_every_row_once_and_the_same_for_seed_and_epoch() -> None:
+    one, other = (GroupedByLength(LENGTHS, 8, seed=3) for _ in range(2))
+    assert list(one) == list(one) == list(other)
+    assert sorted(one) == list(range(len(LENGTHS)))
+    other.epoch = 1
+    assert list(one) != list(other)
+    assert list(one) != list(GroupedByLength(LENGTHS, 8, seed=4))
+
+
+def test_less_padding_than_without_grouping() -> None:
+    tokens, shuffled = sum(LENGTHS), random.Random(1).sample(range(len(LENGTHS)), len(LENGTHS))
+    assert padded(list(GroupedByLength(LENGTHS, 8, seed=0)), 8) - tokens < 0.3 * (padded(shuffled, 8) - tokens)
+
+
+def test_batches_do_not_come_by_length() -> None:
+    order = list(GroupedByLength(LENGTHS, 8, seed=0))
+    longest = [max(LENGTHS[i] for i in order[start : start + 8]) for start in range(0, 200, 8)]
+    falls = sum(one > other for one, other in pairwise(longest))
+    assert 6 <= falls <= 18  # of 24 steps; sorted batches would give nearly 0 or 24
+
+
+def test_fewer_rows_than_a_batch() -> None:
+    assert sorted(GroupedByLength([5, 6, 7], 8, seed=0)) == [0, 1, 2]

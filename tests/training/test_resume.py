@@ -1,0 +1,163 @@
+"""A training that was killed ends with the same bits as one that was not, and never unpickles what it finds."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from potstill.errors import CorruptFileError
+from potstill.rows import Row, write_rows
+from potstill.spec import AdapterSpec, TrainingSpec
+from potstill.training import TrainingResult, train_student, trainer
+from potstill.training.checkpoints import checkpoint_path, mark_complete
+
+SPEC = TrainingSpec(learning_rate=1e-2, batch_size=4, num_epochs=3, early_stopping_patience=0)  # as in killable.py
+ADAPTER = AdapterSpec(r=4, dropout=0.2)  # dropout draws random numbers, so their state must come back too
+Rows = tuple[list[Row], list[Row]]
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Sums of floats depend on how many threads share them."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture(autouse=True)
+def _one_thread_and_a_checkpoint_a_step(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.setattr(trainer, "CHECKPOINT_INTERVAL_S", 0.0)
+    monkeypatch.setattr(trainer, "SAVING_SHARE", float("inf"))
+    with one_thread():
+        yield
+
+
+def train(student: Path, rows: Rows, out: Path, adapter: AdapterSpec | None = None, stop_at: int | None = None) -> Any:
+    """The result and the steps that were logged; with `stop_at` the training is broken off after that step."""
+    steps: list[int] = []
+
+    def on_event(kind: str, values: dict[str, Any]) -> None:
+        if kind == "progress":
+            steps.append(values["step"])
+            if values["step"] == stop_at:
+                raise KeyboardInterrupt
+
+    return train_student(student, *rows, out, SPEC, adapter=adapter, all_turns=True, on_event=on_event), steps
+
+
+def weights(out: Path) -> bytes:
+    return (out / "model.safetensors").read_bytes()
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tiny_student: Path, rows: Rows, tmp_path_factory: pytest.TempPathFactory) -> tuple[TrainingResult, bytes]:
+    out = tmp_path_factory.mktemp("undisturbed")
+    with one_thread():
+        result, steps = train(tiny_student, rows, out)
+    assert steps == list(range(1, 19))
+    return result, weights(out)
+
+
+def test_killed_and_resumed(
+    tiny_student: Path, rows: Rows, tmp_path: Path, undisturbed: tuple[TrainingResult, bytes]
+) -> None:
+    kill_after = 8  # of 18, within the second epoch
+    for name, part in zip(("train", "validation"), rows, strict=True):
+        write_rows(tmp_path / f"{name}.jsonl", part)
+    out = tmp_path / "out"
+    script = Path(__file__).with_name("killable.py")
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
+    with subprocess.Popen(
+        [sys.executable, script, tiny_student, tmp_path, out], stdout=subprocess.PIPE, text=True, env=environment
+    ) as process:
+        assert process.stdout is not None
+        for line in process.stdout:
+            if line == f"step {kill_after}\n":
+                process.kill()
+                break
+    assert process.returncode == -9
+    assert not (out / "model.safetensors").exists()
+    result, steps = train(tiny_student, rows, out)
+    # The step that was logged last may not have reached its checkpoint, those before did.
+    assert steps[0] in (kill_after, kill_after + 1)
+    assert weights(out) == undisturbed[1]
+    assert result == undisturbed[0]
+
+
+@pytest.fixture(scope="module")
+def whole_adapter(tiny_student: Path, rows: Rows, tmp_path_factory: pytest.TempPathFactory) -> tuple[TrainingResult, bytes]:
+    out = tmp_path_factory.mktemp("adapter")
+    with one_thread():
+        return train(tiny_student, rows, out, ADAPTER)[0], weights(out)
+
+
+@pytest.mark.parametrize("last_checkpoint", [8, 12])  # within an epoch, and at the end of one (they have 6 steps)
+def test_an_adapter_with_dropout_resumes_to_the_same_bits(
+    tiny_student: Path, rows: Rows, tmp_path: Path, whole_adapter: tuple[TrainingResult, bytes], last_checkpoint: int
+) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        train(tiny_student, rows, tmp_path, ADAPTER, stop_at=last_checkpoint + 1)
+    result, steps = train(tiny_student, rows, tmp_path, ADAPTER)
+    assert steps[0] == last_checkpoint + 1
+    assert (result, weights(tmp_path)) == whole_adapter
+
+
+def test_a_finished_training_is_published_again_without_a_step(
+    tiny_student: Path, rows: Rows, tmp_path: Path, undisturbed: tuple[TrainingResult, bytes]
+) -> None:
+    train(tiny_student, rows, tmp_path)
+    (tmp_path / "model.safetensors").unlink()
+    result, steps = train(tiny_student, rows, tmp_path)
+    assert steps == []
+    assert (result, weights(tmp_path)) == undisturbed
+
+
+def test_a_torn_newest_checkpoint_is_passed_over_and_the_folder_may_have_moved(
+    tiny_student: Path, rows: Rows, tmp_path: Path, undisturbed: tuple[TrainingResult, bytes]
+) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        train(tiny_student, rows, tmp_path / "here", stop_at=9)
+    (tmp_path / "here").rename(tmp_path / "there")
+    torn = checkpoint_path(tmp_path / "there" / "checkpoints", 8)
+    (torn / "optimizer.pt").write_bytes((torn / "optimizer.pt").read_bytes()[:1000])
+    result, steps = train(tiny_student, rows, tmp_path / "there")
+    assert steps[0] == 7  # the best so far, at the first epoch's end, is the one before
+    assert (result, weights(tmp_path / "there")) == undisturbed
+
+
+class _Bomb:
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return os.mkdir, (str(self.path),)
+
+
+@pytest.fixture(scope="module")
+def broken_off(tiny_student: Path, rows: Rows, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A training that was broken off after its first epoch's checkpoint."""
+    out = tmp_path_factory.mktemp("broken_off")
+    with pytest.raises(KeyboardInterrupt):
+        train(tiny_student, rows, out, stop_at=7)
+    return out
+
+
+@pytest.mark.parametrize("name", ["optimizer.pt", "scheduler.pt", "rng_state.pth"])
+def test_a_checkpoint_cannot_run_code(tiny_student: Path, rows: Rows, tmp_path: Path, broken_off: Path, name: str) -> None:
+    shutil.copytree(broken_off, tmp_path / "run")
+    checkpoint = checkpoint_path(tmp_path / "run" / "checkpoints", 6)
+    torch.save(_Bomb(tmp_path / "went off"), checkpoint / name)
+    mark_complete(checkpoint)
+    with pytest.raises(CorruptFileError):
+        train(tiny_student, rows, tmp_path / "run")
+    assert not (tmp_path / "went off").exists()
