@@ -53,7 +53,9 @@ def test_the_rest_is_saved_opened_and_generates_alike(family: str, tmp_path: Pat
 def test_settings_that_name_each_layer_follow() -> None:
     types = ["full_attention", "sliding_attention"] * 3
     model = model_of("qwen3", use_sliding_window=True, sliding_window=8, layer_types=types)
+    model.config.eos_token_id = [2, 3, 4, 5, 6, 7]  # as many as layers, but not one a layer
     keep_layers(model, [0, 1, 5])
+    assert model.config.eos_token_id == [2, 3, 4, 5, 6, 7]
     assert model.config.layer_types == ["full_attention", "sliding_attention", "sliding_attention"]
 
 

@@ -9,8 +9,9 @@ import pytest
 import torch
 from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerBase
 
+from potstill.quiet import quiet_transformers
 from potstill.rows import Message, Row
-from potstill.student.quiet import gguf_read_once, quiet_transformers
+from potstill.student.gguf_reading import gguf_read_once
 from potstill.templates import ChatTemplate
 
 

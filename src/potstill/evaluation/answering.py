@@ -127,9 +127,10 @@ async def measure_throughput(engine: Engine, questions: Sequence[Question], conc
             if time.perf_counter() - started > THROUGHPUT_LIMIT_S:
                 return
             try:
-                answered += (await engine.generate(question.request)).status == 200
+                reply = await engine.generate(question.request)
             except TransportError:
                 continue
+            answered += reply.status == 200
 
     queue = islice(questions, THROUGHPUT_ROWS)
     await run_all(work(queue) for _ in range(concurrency))

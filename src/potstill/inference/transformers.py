@@ -19,6 +19,7 @@ from potstill.errors import InputError, MissingExtraError
 from potstill.inference.completion import completion_body, error_body, parse_completion
 from potstill.inference.identity import local_folder, model_identity
 from potstill.inference.protocol import Capabilities, FinishReason, RawReply, Reply, Request, Score
+from potstill.quiet import quiet_transformers
 from potstill.templates import ChatTemplate
 
 
@@ -45,10 +46,11 @@ class TransformersEngine:
         on_gpu = torch.cuda.is_available()
         trust = {"trust_remote_code": model.trust_remote_code}
         try:
-            self._tokenizer: Any = AutoTokenizer.from_pretrained(folder, **trust)
-            network = AutoModelForCausalLM.from_pretrained(
-                folder, dtype="auto" if on_gpu else torch.float32, use_safetensors=True, **trust
-            )
+            with quiet_transformers():
+                self._tokenizer: Any = AutoTokenizer.from_pretrained(folder, **trust)
+                network = AutoModelForCausalLM.from_pretrained(
+                    folder, dtype="auto" if on_gpu else torch.float32, use_safetensors=True, **trust
+                )
         except (OSError, ValueError, KeyError, ImportError) as error:
             raise InputError(
                 "the model cannot be opened", where=model.name, found=str(error).strip().partition("\n")[0],

@@ -20,6 +20,8 @@ from potstill.student import build_student
 from potstill.templates import ChatTemplate
 from potstill.training import TrainingResult, train_student
 
+CALIBRATION_ROWS = 64
+
 
 class Train:
     """Builds the student and trains it."""
@@ -89,11 +91,11 @@ def initial_student(context: Context) -> Path:
     return target
 
 
-def _calibration(context: Context, count: int = 16) -> list[str]:
-    """The first kept rows as the teacher's template renders them: what pruning looks at."""
-    teacher = context.student
-    if teacher.path is None:
+def _calibration(context: Context, count: int = CALIBRATION_ROWS) -> list[str]:
+    """The first kept rows as the student's template renders them: what shrinking looks at."""
+    model = context.student
+    if model.path is None:
         return []
-    template = ChatTemplate.from_gguf(teacher.path) if teacher.kind == "gguf" else ChatTemplate.from_folder(teacher.path)
+    template = ChatTemplate.from_gguf(model.path) if model.kind == "gguf" else ChatTemplate.from_folder(model.path)
     rows = list(read_rows(context.folder.curated / "train.jsonl"))[:count]
     return [template.render(row.messages, add_generation_prompt=False) for row in rows]

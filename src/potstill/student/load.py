@@ -18,8 +18,9 @@ from typing import Any
 from potstill.catalog.model import ResolvedModel
 from potstill.errors import InputError, MachineError, MissingExtraError
 from potstill.gguf_metadata import read_metadata
+from potstill.quiet import quiet_transformers
 from potstill.spec import ShrinkSpec
-from potstill.student.quiet import gguf_read_once, quiet_transformers
+from potstill.student.gguf_reading import gguf_read_once
 from potstill.student.splitting import SPLITTING_RULES, apply_rule
 from potstill.templates import ChatTemplate
 
@@ -151,9 +152,16 @@ def _split_as_the_file_says(tokenizer: Any, path: Path) -> None:
 
 
 def _shrink(network: Any, tokenizer: Any, count: int, calibration: Sequence[str]) -> None:
-    from potstill.student.shrink import choose_layers, keep_layers
+    """Drop layers, and with calibration texts heal what is left of it."""
+    from potstill.student.healing import heal, record
+    from potstill.student.shrink import choose_layers, keep_layers, token_ids
 
-    keep_layers(network, choose_layers(network, tokenizer, count, calibration))
+    texts = [token_ids(tokenizer, text) for text in calibration]
+    kept = choose_layers(network, texts, count)
+    recording = record(network, texts, kept) if texts else None
+    keep_layers(network, kept)
+    if recording is not None:
+        heal(network, recording)
 
 
 def _unquantised(network: Any) -> Any:

@@ -3,7 +3,7 @@
 Which ones: those that change their input least, by block influence (Men et al. 2024, "ShortGPT: Layers in Large Language
 Models are More Redundant Than You Expect", arXiv:2403.03853): 1 - cosine between what goes into a layer and what comes out,
 averaged over the tokens of calibration texts. The first and the last layer always stay: they map from the embedding and to
-the head. What it costs: one forward pass over the calibration texts.
+the head. What it costs: one forward pass over at most 16 calibration texts.
 """
 
 from __future__ import annotations
@@ -16,17 +16,22 @@ from torch.nn import functional
 
 from potstill.errors import InputError
 
-_MAX_TOKENS = 512  # of one calibration text; the mean over tokens is steady long before
+_MAX_TOKENS = 512  # of one calibration text
+_MEASURED_TEXTS = 16  # the mean over tokens is steady long before
 
 
-def choose_layers(network: Any, tokenizer: Any, count: int, calibration: Sequence[str]) -> list[int]:
+def token_ids(tokenizer: Any, text: str) -> torch.Tensor:
+    """A rendered calibration text as 1 x tokens ids, cut at 512."""
+    return torch.tensor([tokenizer(text, add_special_tokens=False).input_ids[:_MAX_TOKENS]])
+
+
+def choose_layers(network: Any, calibration: Sequence[torch.Tensor], count: int) -> list[int]:
     """Indices of the layers to keep, in order.
 
     Args:
         network: A causal language model of transformers with a list of decoder layers.
-        tokenizer: Its tokenizer.
+        calibration: Token ids of rendered texts, 1 x tokens each; without any, evenly spaced layers are kept.
         count: How many layers to keep.
-        calibration: Rendered texts; without any, evenly spaced layers are kept.
 
     Raises:
         InputError: the model has fewer layers, or no list of layers that could be cut.
@@ -39,7 +44,7 @@ def choose_layers(network: Any, tokenizer: Any, count: int, calibration: Sequenc
         )
     if count == total or not calibration:
         return evenly_spaced(total, count)
-    return most_influential(block_influence(network, tokenizer, calibration), count)
+    return most_influential(block_influence(network, calibration[:_MEASURED_TEXTS]), count)
 
 
 def evenly_spaced(total: int, count: int) -> list[int]:
@@ -56,7 +61,7 @@ def most_influential(influence: Sequence[float], count: int) -> list[int]:
     return sorted([0, last, *ranked][:count])
 
 
-def block_influence(network: Any, tokenizer: Any, texts: Sequence[str]) -> list[float]:
+def block_influence(network: Any, texts: Sequence[torch.Tensor]) -> list[float]:
     """1 - cosine between input and output of every layer, the mean over all tokens of all texts; between 0 and 2."""
     layers = decoder_layers(network)
     sums, tokens = [0.0] * len(layers), 0
@@ -70,11 +75,10 @@ def block_influence(network: Any, tokenizer: Any, texts: Sequence[str]) -> list[
 
     handles = [layer.register_forward_hook(measure(i)) for i, layer in enumerate(layers)]
     try:
-        for text in texts:
-            ids = tokenizer(text, add_special_tokens=False).input_ids[:_MAX_TOKENS]
+        for ids in texts:
             with torch.no_grad():
-                network.get_decoder()(input_ids=torch.tensor([ids], device=network.device), use_cache=False)
-            tokens += len(ids)
+                network.get_decoder()(input_ids=ids.to(network.device), use_cache=False)
+            tokens += ids.shape[1]
     finally:
         for handle in handles:
             handle.remove()
@@ -92,7 +96,8 @@ def keep_layers(network: Any, kept: Sequence[int]) -> None:
                 module.layer_idx = index  # where the cache puts the layer's keys and values
     config = network.config
     for name, value in list(vars(config).items()):
-        if isinstance(value, list) and len(value) == total:  # one entry a layer, such as layer_types
+        # One entry a layer, such as layer_types; a model may by chance have as many ids of tokens that end a text.
+        if isinstance(value, list) and len(value) == total and not name.endswith("token_id"):
             setattr(config, name, [value[i] for i in kept])
     config.num_hidden_layers = len(kept)
 

@@ -18,10 +18,10 @@ from pickle import UnpicklingError
 from typing import TYPE_CHECKING, Any
 
 from potstill.errors import CorruptFileError, InputError, MachineError, MissingExtraError
+from potstill.quiet import quiet_transformers
 from potstill.rows import Row
 from potstill.spec import AdapterSpec, TrainingSpec
 from potstill.student.adapters import attach_adapter, merge_adapter, save_adapter
-from potstill.student.quiet import quiet_transformers
 from potstill.student.size import parameter_count
 from potstill.templates import ChatTemplate
 from potstill.training.checkpoints import checkpoint_path, keep_only, newest_checkpoint, read_state
