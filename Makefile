@@ -20,12 +20,15 @@ $(VENV)/.ready: pyproject.toml $(CONSTRAINTS) Makefile
 	@touch $@
 
 lint: setup
-	$(BIN)/ruff check src tests
+	$(BIN)/ruff check src tests benchmarks
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-cache
 
 test: lint
 	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest
+
+quickstart: setup
+	HF_HUB_OFFLINE=1 $(BIN)/potstill quickstart
 
 clean:
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache build

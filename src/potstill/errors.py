@@ -32,7 +32,7 @@ class PotstillError(Exception):
     ) -> None:
         self.what = what
         self.where = where
-        self.found = None if found is None else str(found)
+        self.found = None if found is None else str(found).removeprefix("found ")
         self.expected = expected
         self.hint = hint
         super().__init__(what)

@@ -6,18 +6,33 @@ value is an `InputError` that names the file, the key, what was found and what w
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from potstill.errors import InputError
+from potstill.validation import NOT_BUILT, explain
+from potstill.yaml_files import read_mapping
 
 TaskName = Literal["nli", "conversation", "qa", "math", "summarization", "classification", "text"]
 Unit = Annotated[float, Field(ge=0.0, le=1.0)]
 Positive = Annotated[int, Field(ge=1)]
+
+# What is expected at keys where a rule is no help, or that have to be there.
+_EXAMPLES = {
+    "name": "letters, digits, '.', '_' and '-', such as name: support; without it the file's own name is taken",
+    "task": "one of nli, conversation, qa, math, summarization, classification, text",
+    "teacher": "a name or a mapping, such as teacher: deepseek-v3",
+    "student": "a name or a mapping, such as student: phi-4-mini",
+    "data": "a mapping, such as data: {train: rows.jsonl}",
+    "data.train": "a file, such as train: rows.jsonl",
+    "training.temperature": f"1.0; {NOT_BUILT}",
+    "evaluation.metrics": "auto, or a list of names",
+    "export": "a list such as [gguf:q8_0], or a mapping with formats",
+}
 
 
 class Section(BaseModel):
@@ -45,6 +60,9 @@ class ModelSpec(Section):
             raise ValueError("an endpoint needs 'model', the name it serves the model under")
         if self.endpoint is not None and not self.endpoint.startswith(("http://", "https://")):
             raise ValueError("an endpoint starts with http:// or https://")
+        if self.endpoint is not None and urlsplit(self.endpoint).password is not None:
+            raise ValueError("an endpoint here holds no password: name the key's variable in api_key_env, or put the endpoint "
+                             "into a catalogue of your own (POTSTILL_CATALOG)")
         return self
 
 
@@ -177,23 +195,9 @@ def load_job(path: Path) -> JobSpec:
     Raises:
         InputError: the file is missing, is no YAML mapping, or a key or value is wrong.
     """
-    try:
-        text = path.read_text(encoding="utf-8")
-    except FileNotFoundError:
-        raise InputError("the job file does not exist", where=str(path), hint="potstill init TASK writes one") from None
-    except IsADirectoryError:
-        raise InputError("this is a folder, not a job file", where=str(path), expected="a YAML file") from None
-    except UnicodeDecodeError as error:
-        raise InputError("the job file is not UTF-8", where=str(path), found=f"byte {error.start + 1}") from error
-    except OSError as error:
-        raise InputError("the job file cannot be read", where=str(path), found=error.strerror) from error
-    try:
-        data = yaml.safe_load(text)
-    except yaml.MarkedYAMLError as error:
-        line = f", line {error.problem_mark.line + 1}" if error.problem_mark else ""
-        raise InputError("the job file is not YAML", where=f"{path}{line}", found=error.problem) from error
-    if not isinstance(data, dict):
-        raise InputError("the job file holds no mapping", where=str(path), expected="keys such as task, teacher, student, data")
+    data = read_mapping(
+        path, what="the job file", expected="keys such as task, teacher, student, data", hint="potstill init TASK writes one"
+    )
     return parse_job(data, source=str(path), folder=path.resolve().parent, default_name=path.stem)
 
 
@@ -206,7 +210,7 @@ def parse_job(data: Mapping[str, Any], *, source: str, folder: Path, default_nam
     try:
         job = JobSpec.model_validate({"name": default_name, **data})
     except ValidationError as error:
-        raise _explain(error, source) from None
+        raise explain(error, JobSpec, source=source, examples=_EXAMPLES) from None
     return job.model_copy(
         update={
             "data": job.data.model_copy(
@@ -240,49 +244,3 @@ def _with_absolute_path(spec: ModelSpec, folder: Path) -> ModelSpec:
         if spec.model.startswith((".", "/", "~")) or spec.model.endswith(".gguf") or (path.is_dir() and "/" in spec.model):
             return spec.model_copy(update={"model": None, "path": str(path)})
     return spec
-
-
-def _explain(error: ValidationError, source: str) -> InputError:
-    problems = error.errors()
-    first = problems[0]
-    key = ".".join(str(part) for part in first["loc"] if part not in ("list[str]", "literal['auto']")) or "the job"
-    kind, context = first["type"], first.get("ctx", {})
-    hint = f"and {len(problems) - 1} more: " + ", ".join(_keys(problems[1:])) if len(problems) > 1 else None
-    if kind == "missing":
-        return InputError(f"the required key '{key}' is missing", where=source, expected=_expectation(first), hint=hint)
-    if kind == "extra_forbidden":
-        known = _known_keys(first["loc"][:-1])
-        return InputError(f"unknown key '{key}'", where=source, expected="one of " + ", ".join(known), hint=hint)
-    if kind == "value_error":
-        return InputError(f"'{key}': {context.get('error', first['msg'])}", where=source, found=_found(first), hint=hint)
-    return InputError(f"wrong value for '{key}'", where=source, found=_found(first), expected=_expectation(first), hint=hint)
-
-
-def _keys(problems: Sequence[Any]) -> list[str]:
-    return list(dict.fromkeys(".".join(str(part) for part in problem["loc"]) for problem in problems))[:5]
-
-
-def _found(problem: Any) -> str:
-    value = repr(problem["input"])
-    return value if len(value) <= 120 else value[:117] + "..."
-
-
-def _expectation(problem: Any) -> str:
-    if problem["type"] == "missing":
-        examples = {"task": "task: conversation", "teacher": "teacher: deepseek-v3", "student": "student: phi-4-mini",
-                    "data": "data: {train: rows.jsonl}", "train": "train: rows.jsonl"}
-        return examples.get(str(problem["loc"][-1]), "a value")
-    text = str(problem["msg"]).removeprefix("Input should be ")
-    return text[:1].lower() + text[1:]
-
-
-def _known_keys(path: tuple[int | str, ...]) -> list[str]:
-    model: Any = JobSpec
-    for part in path:
-        field = getattr(model, "model_fields", {}).get(part)
-        if field is None:
-            break
-        annotation = field.annotation
-        options = [annotation, *getattr(annotation, "__args__", ())]
-        model = next((option for option in options if isinstance(option, type) and issubclass(option, Section)), model)
-    return list(model.model_fields)

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from importlib.resources import files
 from pathlib import Path
 
+import orjson
 import pytest
 from safetensors.torch import load_file, save_file
 
@@ -16,7 +17,7 @@ from potstill.catalog import ResolvedModel
 from potstill.exporting import Comparison, verify_export
 from potstill.exporting.gguf import export_gguf
 from potstill.inference import open_engine
-from potstill.inference.protocol import MalformedReplyError
+from potstill.inference.protocol import MalformedReplyError, RawReply, Request
 from potstill.rows import Message, read_rows
 from potstill.student import build_student
 from potstill.templates import ChatTemplate
@@ -105,3 +106,32 @@ def test_the_exported_tokenizer_is_the_original_one(exported: Path, embedded_ggu
         assert ours.tokenize(text) == original.tokenize(text), text
     templates = [ChatTemplate.from_gguf(file) for file in (exported, embedded_gguf)]
     assert len({(template.source, template.bos_token, template.eos_token) for template in templates}) == 1
+
+
+def test_tokens_are_compared_as_they_were_written(exported: Path, student: Path) -> None:
+    """Sixteen hyphens are one token; a file that writes them one by one must be judged on each."""
+    weights = open_engine(ResolvedModel("weights", "folder", path=student), threads=1)
+    export = open_engine(ResolvedModel("file", "gguf", path=exported), concurrency=1, context=256, threads=1)
+    template = ChatTemplate.from_folder(student)
+    question = (Message("user", "Say it."),)
+
+    class Hyphens:
+        """The file, made to write hyphens."""
+
+        async def generate(self, request: Request) -> RawReply:
+            entries = [{"id": hyphen} for _ in range(16)]
+            choice = {"text": "-" * 16, "finish_reason": "length", "logprobs": {"content": entries}}
+            return RawReply(200, orjson.dumps({"choices": [choice], "usage": {"completion_tokens": 16}}), 0.0)
+
+        parse = staticmethod(export.parse)
+
+    async def run() -> Comparison:
+        return await verify_export(Hyphens(), weights, template, [question], max_tokens=16)  # type: ignore[arg-type]
+
+    try:
+        hyphen = asyncio.run(weights.score(["Say it."], ["-"]))[0].tokens[0]
+        assert asyncio.run(weights.score(["Say it."], ["-" * 16]))[0].tokens != (hyphen,) * 16
+        assert asyncio.run(run()).tokens == 16
+    finally:
+        asyncio.run(export.aclose())
+        asyncio.run(weights.aclose())

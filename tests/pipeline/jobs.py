@@ -56,7 +56,7 @@ def write_job(path: Path, endpoint: str, student: Path, data: Path, **sections: 
         "generation": {"max_tokens": 16},
         "training": {"learning_rate": 1e-2, "batch_size": 8, "num_epochs": 2, "early_stopping_patience": 0},
         "evaluation": {"concurrency": 2},
-        "export": {"formats": ["gguf:f16"], "max_quality_loss": 10},
+        "export": {"formats": ["gguf:f16"]},
     }
     for name, section in sections.items():
         job[name] = {**job.get(name, {}), **section}

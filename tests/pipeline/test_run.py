@@ -121,7 +121,7 @@ def test_run_again_asks_and_trains_nothing(run: Run) -> None:
 
 
 def test_another_export_setting_repeats_what_follows_export_alone(run: Run) -> None:
-    fresh, asked = run.again(export={"max_quality_loss": 11})
+    fresh, asked = run.again(export={"max_quality_loss": 0.03})
     assert (fresh, asked) == (["export", "report"], 0)
 
 

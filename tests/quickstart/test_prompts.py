@@ -11,7 +11,9 @@ from typing import Any
 import pytest
 
 SPLITS = ("train", "validation", "test")
-SYSTEM_PROMPT = "You are the support desk of an online shop. Answer in at most two short sentences."
+SYSTEM_PROMPT = (
+    "You are a helpful assistant of an online shop. Tell the customer what to do, in at most two short sentences."
+)
 MAX_TRIGRAM_JACCARD = 0.3  # the closest two questions of different splits reach 0.12
 SHARED_RUN_WORDS = 8  # a shared run this long is a copied sentence
 

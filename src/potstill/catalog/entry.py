@@ -11,12 +11,13 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Annotated, Any
 
-import yaml
 from pydantic import Field, ValidationError, field_validator, model_validator
 
 from potstill.catalog.model import Price
 from potstill.errors import InputError
 from potstill.spec import ModelSpec, Section
+from potstill.validation import explain
+from potstill.yaml_files import read_mapping
 
 Dollars = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
@@ -73,15 +74,7 @@ def read_catalog(path: Path) -> dict[str, CatalogEntry]:
 @lru_cache(maxsize=8)
 def _read(path: Path, mtime_ns: int, size: int) -> dict[str, CatalogEntry]:
     """`mtime_ns` and `size` are there for the cache: a changed file is read anew."""
-    try:
-        data = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except yaml.MarkedYAMLError as error:
-        line = f", line {error.problem_mark.line + 1}" if error.problem_mark else ""
-        raise InputError("the catalogue file is not YAML", where=f"{path}{line}", found=error.problem) from error
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise InputError("the catalogue file cannot be read", where=str(path), found=error) from error
-    if not isinstance(data, dict):
-        raise InputError("the catalogue file holds no mapping", where=str(path), expected="name: {model: ...} for every model")
+    data = read_mapping(path, what="the catalogue file", expected="name: {model: ...} for every model")
     return {str(name): _parse(str(name), value, path) for name, value in data.items()}
 
 
@@ -89,7 +82,7 @@ def _parse(name: str, value: Any, path: Path) -> CatalogEntry:
     try:
         entry = CatalogEntry.model_validate({"model": value} if isinstance(value, str) else value)
     except ValidationError as error:
-        raise _explain(name, error, path) from None
+        raise explain(error, CatalogEntry, source=str(path), prefix=[name]) from None
     if entry.path is not None:
         return entry.model_copy(update={"path": str((path.parent / Path(entry.path).expanduser()).resolve())})
     if entry.endpoint is None and entry.model is not None and looks_like_path(entry.model):
@@ -101,18 +94,3 @@ def _parse(name: str, value: Any, path: Path) -> CatalogEntry:
 def looks_like_path(name: str) -> bool:
     """Whether a model reference can only be meant as a path."""
     return name.startswith((".", "/", "~")) or name.lower().endswith(".gguf")
-
-
-def _explain(name: str, error: ValidationError, path: Path) -> InputError:
-    first = error.errors()[0]
-    key = ".".join([name, *(str(part) for part in first["loc"])])
-    found = repr(first["input"])[:120]
-    if first["type"] == "extra_forbidden":
-        known = ", ".join(CatalogEntry.model_fields if len(first["loc"]) == 1 else PriceSpec.model_fields)
-        return InputError(f"unknown key '{key}'", where=str(path), expected=f"one of {known}")
-    if first["type"] == "missing":
-        return InputError(f"the required key '{key}' is missing", where=str(path), found=found)
-    if first["type"] == "value_error":
-        return InputError(f"'{key}': {first['ctx']['error']}", where=str(path), found=found)
-    expected = first["msg"].removeprefix("Input should be ")
-    return InputError(f"wrong value for '{key}'", where=str(path), found=found, expected=expected)

@@ -1,4 +1,4 @@
-"""How large a model is: its parameters and its files, read from headers alone.
+"""How large a model is: its parameters, layers and files, read from headers alone.
 
 What goes in: a resolved model. What it costs: milliseconds; no weight is read. gguf's own reader decodes every token of the
 vocabulary, which takes seconds, so the header is walked here. An endpoint has neither figure.
@@ -14,6 +14,7 @@ from typing import BinaryIO
 
 from potstill.catalog.model import ResolvedModel
 from potstill.errors import CorruptFileError
+from potstill.gguf_metadata import read_metadata
 
 _MAX_HEADER = 256 * 2**20
 _FLOATING = {"F64", "F32", "F16", "BF16", "F8_E4M3", "F8_E5M2"}
@@ -40,6 +41,19 @@ def count_parameters(model: ResolvedModel) -> int | None:
     counts = [_safetensors_parameters(shard) for shard in shards]
     known = [count for count in counts if count is not None]
     return sum(known) if known and len(known) == len(counts) else None
+
+
+def count_layers(model: ResolvedModel) -> int | None:
+    """The number of decoder layers, from config.json or the GGUF header; None where that does not tell, and for the hub."""
+    if model.path is None:
+        return None
+    if model.kind == "gguf":
+        family = read_metadata(model.path, {"general.architecture"}).get("general.architecture")
+        count = read_metadata(model.path, {f"{family}.block_count"}).get(f"{family}.block_count")
+    else:
+        config = json.loads((model.path / "config.json").read_text(encoding="utf-8"))
+        count = {**(config.get("text_config") or {}), **config}.get("num_hidden_layers")
+    return count if isinstance(count, int) else None
 
 
 def measure_disk_bytes(model: ResolvedModel) -> int | None:

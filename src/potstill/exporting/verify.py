@@ -45,7 +45,8 @@ async def verify_export(
         MalformedReplyError: it gave an error instead of an answer, as for a prompt longer than its context.
     """
     sampling = Sampling(temperature=0.0, max_tokens=max_tokens)
-    raws = await asyncio.gather(*(export.generate(Request(tuple(prompt), sampling)) for prompt in prompts))
+    requests = [Request(tuple(prompt), sampling, token_ids=True) for prompt in prompts]
+    raws = await asyncio.gather(*map(export.generate, requests))
     written = [_written(export.parse(raw), template) for raw in raws]
     texts = [template.render(prompt, add_generation_prompt=True) for prompt in prompts]
     told = [(text, answer) for text, answer in zip(texts, written, strict=True) if answer]
@@ -55,6 +56,9 @@ async def verify_export(
     return Comparison(len(gaps), partings, max(gaps, default=0.0), sum(gaps) / max(1, len(gaps)))
 
 
-def _written(reply: Reply, template: ChatTemplate) -> str:
-    """All that the file chose: a reply's text lacks the token that ended it."""
+def _written(reply: Reply, template: ChatTemplate) -> str | tuple[int, ...]:
+    """All that the file chose. Token ids where they are told: a text may be tokenised otherwise than it was written. Else the
+    text, which lacks the token that ended it."""
+    if reply.token_ids is not None:
+        return reply.token_ids
     return reply.text + (template.end_of_turn if reply.finish_reason == "stop" else "")

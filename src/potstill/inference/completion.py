@@ -48,6 +48,7 @@ def parse_completion(raw: RawReply) -> Reply:
         prompt_tokens=_count(usage.get("prompt_tokens")),
         completion_tokens=_count(usage.get("completion_tokens")),
         latency_s=raw.latency_s,
+        token_ids=_token_ids(choice.get("logprobs"), _count(usage.get("completion_tokens"))),
     )
 
 
@@ -113,6 +114,15 @@ def _text(content: Any, body: bytes) -> str:
         parts = [part for part in content if isinstance(part, Mapping) and part.get("type", "text") in ("text", "output_text")]
         return "".join(part["text"] for part in parts if isinstance(part.get("text"), str))
     raise MalformedReplyError("the message's content is no text", found=_shown(body), hint=_HINT)
+
+
+def _token_ids(logprobs: Any, completion_tokens: int | None) -> tuple[int, ...] | None:
+    """The ids that llama.cpp tells beside the probabilities; it leaves out tokens that are parts of a character."""
+    entries = logprobs.get("content") if isinstance(logprobs, Mapping) else None
+    if not isinstance(entries, list) or len(entries) != completion_tokens:
+        return None
+    ids = [entry["id"] for entry in entries if isinstance(entry, Mapping) and isinstance(entry.get("id"), int)]
+    return tuple(ids) if len(ids) == len(entries) else None
 
 
 def _count(value: Any) -> int | None:

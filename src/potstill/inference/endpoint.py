@@ -84,7 +84,7 @@ class EndpointEngine:
     def parse(self, raw: RawReply) -> Reply:
         return parse_completion(raw)
 
-    async def score(self, prompts: Sequence[str], continuations: Sequence[str]) -> list[Score]:
+    async def score(self, prompts: Sequence[str], continuations: Sequence[str | Sequence[int]]) -> list[Score]:
         raise NotImplementedError("a chat endpoint does not score given text")
 
     async def aclose(self) -> None:

@@ -16,7 +16,10 @@ from potstill.inference.endpoint import EndpointEngine
 from potstill.rows import content_hash
 
 # Of a folder in the hub's layout: what decides how the model answers. Weights are told by their ending.
-_DECISIVE = ("config.json", "tokenizer.json", "tokenizer_config.json", "chat_template.jinja", "special_tokens_map.json")
+_DECISIVE = (
+    "config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json", "chat_template.jinja",
+    "special_tokens_map.json",
+)
 _DOWNLOADED = ("*.json", "*.safetensors", "*.jinja", "*.model", "*.txt")
 
 

@@ -47,10 +47,10 @@ class LlamaCppEngine:
         path = Path(str(model.path))
         self._template = ChatTemplate.from_gguf(path)
         self._identity = model_identity(model)
-        self._bos = self._template.bos_token if _adds_bos(path) else ""
         wanted = context or DEFAULT_CONTEXT
         self._context = min(wanted, model.context_window) if model.context_window else wanted
         self._server: Any = _load(path, slots, self._context, threads or available_cpus())
+        self._bos = self._template.bos_token if _adds_bos(path, self._server, self._template.bos_token) else ""
         self._threads = ThreadPoolExecutor(max_workers=slots, thread_name_prefix="llama.cpp")
         self._capabilities = Capabilities(
             score=False, choices=True, local=True, max_concurrency=slots, context_window=self._context
@@ -81,7 +81,7 @@ class LlamaCppEngine:
     def parse(self, raw: RawReply) -> Reply:
         return parse_completion(raw)
 
-    async def score(self, prompts: Sequence[str], continuations: Sequence[str]) -> list[Score]:
+    async def score(self, prompts: Sequence[str], continuations: Sequence[str | Sequence[int]]) -> list[Score]:
         raise NotImplementedError("llama.cpp's server does not score given text")
 
     async def aclose(self) -> None:
@@ -105,6 +105,8 @@ class LlamaCppEngine:
             "cache_prompt": False,
             "stop": list(sampling.stop),
         }
+        if request.token_ids:
+            body["n_probs"] = 1  # the ids come with the probabilities
         if sampling.choices:
             body["grammar"] = _grammar(sampling)
         return body
@@ -130,17 +132,17 @@ def _load(path: Path, slots: int, context: int, threads: int) -> Any:
         raise InputError("llama.cpp cannot load the model", where=str(path), found=error) from error
 
 
-def _adds_bos(path: Path) -> bool:
+def _adds_bos(path: Path, server: Any, bos_token: str) -> bool:
     """Whether llama.cpp puts the first token before every prompt itself, so that a rendered one must not hold it too.
 
-    Where the file does not say, SentencePiece vocabularies and Llama 3's get it (llama.cpp, src/llama-vocab.cpp).
+    Where the file does not say, that depends on its vocabulary's kind, by a list within llama.cpp; so it is asked.
     """
-    prefix = "tokenizer.ggml."
-    values = read_metadata(path, {prefix + "add_bos_token", prefix + "model", prefix + "pre"})
-    says = values.get(prefix + "add_bos_token")
-    if says is not None:
+    name = "tokenizer.ggml.add_bos_token"
+    says = read_metadata(path, {name}).get(name)
+    if says is not None or not bos_token:
         return bool(says)
-    return values.get(prefix + "model") == "llama" or str(values.get(prefix + "pre")).startswith("llama")
+    tokens: int = server.handle_completions({"prompt": bos_token, "n_predict": 0})["usage"]["prompt_tokens"]
+    return tokens > 1
 
 
 def _seed(request: Request) -> int:

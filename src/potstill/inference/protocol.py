@@ -33,11 +33,15 @@ class Sampling:
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """One question to a model. `sample` numbers independent answers to the same question."""
+    """One question to a model. `sample` numbers independent answers to the same question.
+
+    token_ids: also tell which tokens were written, where the engine can. Not part of the key: the answer is the same.
+    """
 
     messages: tuple[Message, ...]
     sampling: Sampling
     sample: int = 0
+    token_ids: bool = False
 
     def key(self, identity: Mapping[str, Any]) -> str:
         """What makes two requests the same one: model, messages, sampling, sample number; never a row's position.
@@ -70,13 +74,17 @@ class RawReply:
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """The meaning of a raw reply. Token counts are None where the endpoint does not tell."""
+    """The meaning of a raw reply. Token counts are None where the endpoint does not tell.
+
+    token_ids: every token that was written, the one that ended the turn included; None where that was not asked or not told.
+    """
 
     text: str
     finish_reason: FinishReason
     prompt_tokens: int | None
     completion_tokens: int | None
     latency_s: float
+    token_ids: tuple[int, ...] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,8 +151,9 @@ class Engine(Protocol):
         """
         ...
 
-    async def score(self, prompts: Sequence[str], continuations: Sequence[str]) -> list[Score]:
-        """Log-probabilities of each continuation after its rendered prompt; only where `capabilities.score`."""
+    async def score(self, prompts: Sequence[str], continuations: Sequence[str | Sequence[int]]) -> list[Score]:
+        """Log-probabilities of each continuation, a text or token ids, after its rendered prompt; only where
+        `capabilities.score`."""
         ...
 
     async def aclose(self) -> None: ...

@@ -34,6 +34,7 @@ class TransformersEngine:
     def __init__(self, model: ResolvedModel, *, threads: int | None = None) -> None:
         try:
             import torch
+            from safetensors import SafetensorError
             from transformers import AutoModelForCausalLM, AutoTokenizer
         except ImportError as error:
             raise MissingExtraError("train", error.name or "transformers") from error
@@ -51,7 +52,7 @@ class TransformersEngine:
                 network = AutoModelForCausalLM.from_pretrained(
                     folder, dtype="auto" if on_gpu else torch.float32, use_safetensors=True, **trust
                 )
-        except (OSError, ValueError, KeyError, ImportError) as error:
+        except (OSError, ValueError, KeyError, ImportError, SafetensorError) as error:
             raise InputError(
                 "the model cannot be opened", where=model.name, found=str(error).strip().partition("\n")[0],
                 expected="a causal language model that transformers knows, with safetensors weights",
@@ -83,8 +84,8 @@ class TransformersEngine:
     def parse(self, raw: RawReply) -> Reply:
         return parse_completion(raw)
 
-    async def score(self, prompts: Sequence[str], continuations: Sequence[str]) -> list[Score]:
-        """Log-probabilities of each continuation after its rendered prompt, in nats; the two are tokenised apart."""
+    async def score(self, prompts: Sequence[str], continuations: Sequence[str | Sequence[int]]) -> list[Score]:
+        """Log-probabilities of each continuation after its rendered prompt, in nats; two texts are tokenised apart."""
         pairs = zip(prompts, continuations, strict=True)
         return [await asyncio.to_thread(self._score, prompt, continuation) for prompt, continuation in pairs]
 
@@ -96,7 +97,8 @@ class TransformersEngine:
         configured = self._network.generation_config.eos_token_id
         known = [configured] if isinstance(configured, int) else list(configured or [])
         named = [self._tokenizer.convert_tokens_to_ids(token) for token in self._template.stop_tokens]
-        return list(dict.fromkeys([*known, *(token for token in named if isinstance(token, int))]))
+        unknown = self._tokenizer.unk_token_id  # what a tokenizer makes of a text that is no token
+        return list(dict.fromkeys([*known, *(token for token in named if isinstance(token, int) and token != unknown)]))
 
     def _ids(self, text: str) -> Any:
         return self._tokenizer(text, add_special_tokens=False, return_tensors="pt")["input_ids"].to(self._network.device)
@@ -110,7 +112,8 @@ class TransformersEngine:
             return RawReply(400, error_body("the prompt is longer than the model's context window"), 0.0)
         drawn = sampling.temperature > 0
         options = {"temperature": sampling.temperature, "top_p": sampling.top_p, "top_k": 0} if drawn else {}
-        with self._one_at_a_time, torch.inference_mode(), _seeded(torch, request) if drawn else nullcontext():
+        seeded = _seeded(torch, request) if drawn else nullcontext()
+        with self._one_at_a_time, quiet_transformers(), torch.inference_mode(), seeded:
             started = time.perf_counter()
             written = self._network.generate(
                 prompt, attention_mask=torch.ones_like(prompt), max_new_tokens=min(sampling.max_tokens, room), do_sample=drawn,
@@ -122,9 +125,12 @@ class TransformersEngine:
         text, finish = _cut_at(self._tokenizer.decode(answer, skip_special_tokens=True), sampling.stop, finish)
         return RawReply(200, completion_body(text, finish, prompt.shape[1], len(answer)), latency_s)
 
-    def _score(self, prompt: str, continuation: str) -> Score:
+    def _score(self, prompt: str, continuation: str | Sequence[int]) -> Score:
         torch = self._torch
-        target = self._ids(continuation)
+        if isinstance(continuation, str):
+            target = self._ids(continuation)
+        else:
+            target = torch.tensor([list(continuation)], device=self._network.device)
         ids = torch.cat([self._ids(prompt), target], dim=1)
         count = target.shape[1]
         with self._one_at_a_time, torch.inference_mode():

@@ -12,7 +12,7 @@ from typing import Any
 from potstill.catalog import ResolvedModel, resolve
 from potstill.errors import EndpointError, InputError, MachineError, MissingExtraError, PotstillError
 from potstill.pipeline.folder import RunFolder
-from potstill.pipeline.prepare import read_job_rows
+from potstill.pipeline.prepare import planned_splits, read_job_rows
 from potstill.rows import Message
 from potstill.spec import JobSpec, load_job
 from potstill.tasks import get_task
@@ -77,8 +77,8 @@ def check_job(job: JobSpec, *, ask_endpoint: bool) -> list[Finding]:
 def _looks(job: JobSpec, *, ask_endpoint: bool) -> dict[str, Callable[[], str]]:
     looks: dict[str, Callable[[], str]] = {
         "data": lambda: _data(job),
-        "teacher": lambda: _model(resolve(job.teacher)),
-        "student": lambda: _student(resolve(job.student)),
+        "teacher": lambda: _at_key("teacher", lambda: _model(resolve(job.teacher))),
+        "student": lambda: _at_key("student", lambda: _student(job)),
         "installed": lambda: _extras(job),
         "memory": lambda: _memory(job),
         "metrics": lambda: _metrics(job),
@@ -89,9 +89,18 @@ def _looks(job: JobSpec, *, ask_endpoint: bool) -> dict[str, Callable[[], str]]:
     return looks
 
 
+def _at_key(key: str, look: Callable[[], str]) -> str:
+    """Look; what is wrong and names no place of its own stands at this key of the job file."""
+    try:
+        return look()
+    except PotstillError as error:
+        error.where = error.where or f"key '{key}' of the job file"
+        raise
+
+
 def _data(job: JobSpec) -> str:
     read = read_job_rows(job)
-    parts = [f"{len(part.rows)} {split}" for split, part in read.items()]
+    parts = [f"{len(rows)} {split}" for split, rows in planned_splits(read).items()]
     gold = sum(row.reference is not None for part in read.values() for row in part.rows)
     total = sum(len(part.rows) for part in read.values())
     dropped = sum(len(part.dropped) for part in read.values())
@@ -103,19 +112,39 @@ def _model(model: ResolvedModel) -> str:
         from potstill.inference import endpoint_key
 
         endpoint_key(model)
-        return f"{model.name}: {model.model} at {model.endpoint}"
+        return f"{model.name}: {model.model} at {_address(model)}"
     if model.path is not None:
         _template(model.path)
         return f"{model.name}: {model.path.name}"
     return f"{model.name}: {model.model} of the hub"
 
 
-def _student(model: ResolvedModel) -> str:
+def _address(model: ResolvedModel) -> str:
+    """An endpoint's address without the user name, password and query that its catalogue entry may hold."""
+    from potstill.inference import model_identity
+
+    return str(model_identity(model)["endpoint"])
+
+
+def _student(job: JobSpec) -> str:
+    from potstill.evaluation.model_size import count_layers
+
+    model = resolve(job.student)
     if model.kind == "endpoint":
         raise InputError(
-            "a student has to be a model with weights", found=model.endpoint, expected="a hub id, a folder or a .gguf file"
+            "a student has to be a model with weights", found=f"the endpoint {_address(model)}",
+            expected="a hub id, a folder or a .gguf file",
         )
-    return _model(model)
+    told = _model(model)
+    if model.kind == "folder" and model.path is not None and not any(model.path.glob("*.safetensors")):
+        raise InputError("the student has no weights", where=str(model.path), expected="one or more .safetensors files")
+    layers = count_layers(model)
+    if job.student.shrink is not None and layers is not None and job.student.shrink.layers > layers:
+        raise InputError(
+            "the student has fewer layers than asked for", where="student.shrink.layers", found=job.student.shrink.layers,
+            expected=f"1..{layers}",
+        )
+    return told
 
 
 def _template(path: Path) -> ChatTemplate:
@@ -190,7 +219,7 @@ def _endpoint(model: ResolvedModel) -> str:
         finally:
             await engine.aclose()
         if answer.reply is None:
-            raise EndpointError("the endpoint does not answer", where=model.endpoint, found=answer.failure)
+            raise EndpointError("the endpoint does not answer", where=_address(model), found=answer.failure)
         return f"answered in {answer.reply.latency_s:.2f} s"
 
     return asyncio.run(ask())

@@ -84,6 +84,15 @@ def read_job_rows(job: Any) -> dict[str, RowsRead]:
     }
 
 
+def planned_splits(read: Mapping[str, RowsRead]) -> dict[str, list[Row]]:
+    """The splits that a first run makes of these rows.
+
+    Raises:
+        InputError: too few rows.
+    """
+    return split_rows({name: part.rows for name, part in read.items()}, {split: set() for split in SPLITS})
+
+
 def splits_before(context: Context) -> dict[str, set[str]]:
     """The content keys of the rows of each split that an earlier prepare of this run made."""
     files = {split: context.folder.rows / f"{split}.jsonl" for split in SPLITS}
@@ -114,7 +123,8 @@ def split_rows(given: Mapping[str, Sequence[Row]], before: Mapping[str, set[str]
     if missing and len(rest) < MIN_HELD_OUT:
         raise InputError(
             "too few rows",
-            found=f"{total} in data.train, of which {total - len(rest)} were held out for {' and '.join(missing)}",
+            where="data.train",
+            found=f"{total}, of which {total - len(rest)} were held out for {' and '.join(missing)}",
             expected=f"at least {MIN_HELD_OUT} left to train on, and many more to learn from",
         )
     splits["train"] = rest

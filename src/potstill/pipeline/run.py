@@ -13,7 +13,7 @@ from potstill.pipeline.export import Export
 from potstill.pipeline.fingerprint import digests, fingerprint, unchanged
 from potstill.pipeline.folder import RunFolder, write_text
 from potstill.pipeline.generate import Generate
-from potstill.pipeline.prepare import Prepare, read_job_rows
+from potstill.pipeline.prepare import Prepare, planned_splits, read_job_rows
 from potstill.pipeline.progress import Progress, Recorded
 from potstill.pipeline.report import Report
 from potstill.pipeline.stage import Context, Stage
@@ -36,7 +36,7 @@ def run_job(job: JobSpec, root: Path, progress: Progress, *, until: str | None =
     folder = RunFolder(root)
     known = folder.events.is_file()
     if not known:
-        read_job_rows(job)
+        planned_splits(read_job_rows(job))
     with folder.locked():
         events = EventLog(folder.events)
         events.append("job", name=job.name, until=until)
