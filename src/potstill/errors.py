@@ -32,7 +32,7 @@ class PotstillError(Exception):
     ) -> None:
         self.what = what
         self.where = where
-        self.found = None if found is None else str(found).removeprefix("found ")
+        self.found = None if found is None else str(found)
         self.expected = expected
         self.hint = hint
         super().__init__(what)
@@ -42,7 +42,7 @@ class PotstillError(Exception):
         parts = [self.what]
         for label, text in (("where", self.where), ("found", self.found), ("expected", self.expected)):
             if text:
-                parts.append(f"  {label}: {text}")
+                parts.append(f"  {label}: {text.removeprefix(f'{label} ')}")
         if self.hint:
             parts.append(f"  {self.hint}")
         return [_shorten(" ".join(part.split()) if i == 0 else part.rstrip()) for i, part in enumerate(parts)][:6]

@@ -12,7 +12,7 @@ import pytest
 
 from potstill.catalog.model import ResolvedModel
 from potstill.errors import CorruptFileError
-from potstill.evaluation.model_size import count_parameters, measure_disk_bytes
+from potstill.evaluation.model_size import count_layers, count_parameters, measure_disk_bytes
 
 
 def write_safetensors(path: Path, tensors: dict[str, tuple[str, list[int]]]) -> None:
@@ -75,3 +75,17 @@ def test_a_broken_gguf_is_named(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "m.gguf").write_bytes(content)
     with pytest.raises(CorruptFileError, match=r"GGUF"):
         count_parameters(ResolvedModel("m", "gguf", path=tmp_path / "m.gguf"))
+
+
+@pytest.mark.parametrize(
+    ("config", "layers"),
+    [({"num_hidden_layers": 6}, 6), ({"text_config": {"num_hidden_layers": 4}}, 4), ({"text_config": None}, None), ({}, None)],
+)
+def test_layers_of_a_folder(tmp_path: Path, config: dict[str, object], layers: int | None) -> None:
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    assert count_layers(ResolvedModel("m", "folder", path=tmp_path)) == layers
+
+
+def test_layers_of_the_embedded_gguf_and_of_a_model_of_the_hub() -> None:
+    assert count_layers(ResolvedModel("smollm2", "gguf", path=embedded_model())) == 30
+    assert count_layers(ResolvedModel("far", "hub", model="org/far")) is None

@@ -9,6 +9,8 @@ import typer
 from potstill.cli import check, init, quickstart, run
 from potstill.errors import PotstillError
 
+INTERRUPTED = 130  # what typer makes of Ctrl-C
+
 app = typer.Typer(
     name="potstill",
     help="Distil a large language model into a small one: one job file in, a small model and the proof of its quality out.",
@@ -40,15 +42,16 @@ def options(
 
 
 def main() -> None:
-    """The `potstill` command: exit code 0 done, 1 the job failed, 2 the user's input is wrong."""
+    """The `potstill` command: exit code 0 done, 1 the job failed, 2 the user's input is wrong, 130 stopped by Ctrl-C."""
     try:
         app()
     except PotstillError as error:
         print_error(error, as_json="--json" in sys.argv)
         sys.exit(error.exit_code)
-    except KeyboardInterrupt:
-        print("stopped; what was done is kept, and the same command goes on from there", file=sys.stderr)
-        sys.exit(130)
+    except SystemExit as end:
+        if end.code == INTERRUPTED:
+            print("stopped; what was done is kept, and the same command goes on from there", file=sys.stderr)
+        raise
 
 
 def print_error(error: PotstillError, *, as_json: bool) -> None:

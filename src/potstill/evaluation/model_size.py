@@ -52,7 +52,8 @@ def count_layers(model: ResolvedModel) -> int | None:
         count = read_metadata(model.path, {f"{family}.block_count"}).get(f"{family}.block_count")
     else:
         config = json.loads((model.path / "config.json").read_text(encoding="utf-8"))
-        count = {**(config.get("text_config") or {}), **config}.get("num_hidden_layers")
+        nested = config.get("text_config")  # of models that see as well as read
+        count = {**(nested if isinstance(nested, dict) else {}), **config}.get("num_hidden_layers")
     return count if isinstance(count, int) else None
 
 

@@ -15,7 +15,6 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from importlib import import_module
 from pathlib import Path
 
 import orjson
@@ -40,11 +39,10 @@ from potstill.evaluation.predictions import Measurement, Profile, write_predicti
 from potstill.evaluation.profiling import MemoryMeter, endpoint_cost, machine_cost, summarise_latency
 from potstill.inference import Client, Journal, open_engine
 from potstill.inference.cpus import available_cpus
+from potstill.inference.llama_cpp import import_llama_cpp
 from potstill.rows import read_rows
 from potstill.tasks import get_task
 
-# Imported before memory is measured: a library is the engine's size, not the model's.
-_LIBRARIES = {"gguf": ("xllamacpp",), "folder": ("torch", "transformers"), "hub": ("torch", "transformers"), "endpoint": ()}
 _LOCK_PATIENCE_S = 10.0
 
 
@@ -91,8 +89,7 @@ async def _measure(
     measurement: Measurement, questions: Sequence[Question], report: Callable[[int, int], None]
 ) -> _Measured:
     model, local = measurement.model, measurement.model.kind != "endpoint"
-    for library in _LIBRARIES[model.kind]:
-        import_module(library)
+    _import_libraries(model.kind)
 
     def on_done(done: int) -> None:
         report(done, len(questions))
@@ -114,6 +111,15 @@ async def _measure(
     # Opened anew: every slot has a context of its own, which must not count as memory of a model that answers one at a time.
     throughput = await _throughput(measurement, questions)
     return _Measured(Answers(answers, answers, throughput, measurement.concurrency if throughput else None), memory_bytes)
+
+
+def _import_libraries(kind: str) -> None:
+    """Before memory is measured: a library is the engine's size, not the model's."""
+    if kind == "gguf":
+        import_llama_cpp()
+    elif kind != "endpoint":
+        import torch  # noqa: F401
+        import transformers  # noqa: F401
 
 
 def _open_journal(folder: Path) -> Journal:

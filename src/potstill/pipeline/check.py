@@ -13,9 +13,9 @@ from potstill.catalog import ResolvedModel, resolve
 from potstill.errors import EndpointError, InputError, MachineError, MissingExtraError, PotstillError
 from potstill.pipeline.folder import RunFolder
 from potstill.pipeline.prepare import planned_splits, read_job_rows
-from potstill.rows import Message
+from potstill.rows import Message, Row
 from potstill.spec import JobSpec, load_job
-from potstill.tasks import get_task
+from potstill.tasks import Task, get_task
 from potstill.templates import ChatTemplate
 
 _BYTES_PER_TOKEN = 4  # of English text; a bound for the price, not a count
@@ -226,13 +226,18 @@ def _endpoint(model: ResolvedModel) -> str:
 
 
 def _price(job: JobSpec) -> str:
+    """What the teacher costs at most: every row once, and the test rows again where they have no gold answer."""
+    from potstill.pipeline.generate import needs_reference
+
     model = resolve(job.teacher)
-    read = read_job_rows(job)
-    rows = [row for part in read.values() for row in part.rows]
-    task = get_task(job.task).with_rows(rows)
-    prompt = sum(_prompt_tokens(task.teacher_messages(row)) for row in rows)
-    requests = sum(task.turns(row) for row in rows)
-    answers = requests * task.max_tokens(job.generation.max_tokens)
+    splits = planned_splits(read_job_rows(job))
+    task = get_task(job.task).with_rows([row for rows in splits.values() for row in rows])
+    limit = task.max_tokens(job.generation.max_tokens)
+    test_times = needs_reference(splits["test"]) + ("teacher" in job.evaluation.models)
+    asked = splits["train"] + splits["validation"] + splits["test"] * test_times
+    prompt = sum(_prompt_tokens(task, row, limit) for row in asked)
+    requests = sum(task.turns(row) for row in asked)
+    answers = requests * limit
     counted = f"{requests} requests, about {prompt} prompt tokens, at most {answers} answer tokens"
     if model.kind != "endpoint":
         return f"{counted}; nothing to pay, the teacher runs on this machine"
@@ -242,5 +247,8 @@ def _price(job: JobSpec) -> str:
     return f"{counted}: at most about ${dollars:.2f} (prices of {model.price.date or 'the catalogue'})"
 
 
-def _prompt_tokens(messages: tuple[Message, ...]) -> int:
-    return sum(len(message.content.encode()) // _BYTES_PER_TOKEN + 4 for message in messages)
+def _prompt_tokens(task: Task, row: Row, limit: int) -> int:
+    """Of all requests of a row: each turn is asked with what stands before it, the answers to earlier turns included."""
+    once = sum(len(message.content.encode()) // _BYTES_PER_TOKEN + 4 for message in task.teacher_messages(row))
+    turns = task.turns(row)
+    return turns * once + turns * (turns - 1) // 2 * limit

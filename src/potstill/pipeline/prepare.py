@@ -14,6 +14,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from potstill.curation import MIN_KEPT_ROWS
 from potstill.digests import file_digest
 from potstill.errors import InputError
 from potstill.pipeline.stage import SPLITS, Context
@@ -120,12 +121,13 @@ def split_rows(given: Mapping[str, Sequence[Row]], before: Mapping[str, set[str]
         chosen = {row.id for row in ranked[:wanted]}
         splits[name] = [row for row in rest if row.id in chosen]
         rest = [row for row in rest if row.id not in chosen]
-    if missing and len(rest) < MIN_HELD_OUT:
+    if len(rest) < MIN_KEPT_ROWS:
+        held_out = f", of which {total - len(rest)} were held out for {' and '.join(missing)}" if missing else ""
         raise InputError(
             "too few rows",
             where="data.train",
-            found=f"{total}, of which {total - len(rest)} were held out for {' and '.join(missing)}",
-            expected=f"at least {MIN_HELD_OUT} left to train on, and many more to learn from",
+            found=f"{total}{held_out}",
+            expected=f"at least {MIN_KEPT_ROWS} left to train on, and many more to learn from",
         )
     splits["train"] = rest
     return {name: splits[name] for name in SPLITS}

@@ -73,8 +73,9 @@ def heal(network: Any, recording: Recording) -> list[tuple[float, float]]:
     """Refit the kept layers of a network that was cut, in place.
 
     Returns:
-        For each layer the relative error of what it writes, before and after: the mean over tokens of |y - h|^2 / |h|^2. A
-        layer whose output projection is not linear in its output (a norm follows it), or that has none, stays as it was.
+        For each layer with an output projection (`mlp.down_proj`) the relative error of what it writes, before and after: the
+        mean over tokens of |y - h|^2 / |h|^2. A layer without one (a mixture of experts), or that would come no closer (the
+        projection is not linear in its output where a norm follows), stays as it was.
     """
     with torch.no_grad():
         return _heal(network, recording)
@@ -109,14 +110,15 @@ def _refit(
     errors: list[tuple[float, float]],
 ) -> list[torch.Tensor]:
     """Change the projection if that brings the layer closer to the target; what the layer writes then."""
+    target = target.float()  # norms overflow in half precision
     norms = target.norm(dim=1, keepdim=True).clamp_min(1e-6)
     before = _error(outputs, target, norms)
     old = projection.weight.data.clone()
-    change = _ridge(features.float() / norms, (target - torch.cat([part[0] for part in outputs])).float() / norms)
+    change = _ridge(features.float() / norms, (target - torch.cat([part[0] for part in outputs]).float()) / norms)
     projection.weight.data += change.T.to(old.dtype)
     refitted = [_hidden(layer(hidden, **call)) for hidden, call in zip(inputs, calls, strict=True)]
     after = _error(refitted, target, norms)
-    if after >= before:
+    if not after < before:  # nor where it is not a number
         projection.weight.data = old
         refitted, after = outputs, before
     errors.append((before, after))
@@ -137,8 +139,8 @@ def _ridge(features: torch.Tensor, residual: torch.Tensor) -> torch.Tensor:
 
 
 def _error(outputs: Sequence[torch.Tensor], target: torch.Tensor, norms: torch.Tensor) -> float:
-    distance = (torch.cat([part[0] for part in outputs]) - target).square().sum(dim=1, keepdim=True)
-    return float((distance / norms.square()).mean())
+    distance = (torch.cat([part[0] for part in outputs]).float() - target) / norms
+    return float(distance.square().sum(dim=1).mean())
 
 
 def _hidden(output: Any) -> torch.Tensor:

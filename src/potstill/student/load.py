@@ -154,9 +154,9 @@ def _split_as_the_file_says(tokenizer: Any, path: Path) -> None:
 def _shrink(network: Any, tokenizer: Any, count: int, calibration: Sequence[str]) -> None:
     """Drop layers, and with calibration texts heal what is left of it."""
     from potstill.student.healing import heal, record
-    from potstill.student.shrink import choose_layers, keep_layers, token_ids
+    from potstill.student.shrink import calibration_ids, choose_layers, keep_layers
 
-    texts = [token_ids(tokenizer, text) for text in calibration]
+    texts = calibration_ids(tokenizer, calibration)
     kept = choose_layers(network, texts, count)
     recording = record(network, texts, kept) if texts else None
     keep_layers(network, kept)

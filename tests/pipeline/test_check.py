@@ -1,0 +1,230 @@
+"""What is looked at before a job starts, and what is told about it."""
+
+from __future__ import annotations
+
+import json
+import re
+import struct
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import orjson
+import pytest
+
+from loopback import LoopbackEndpoint, Messages, serve_in_thread
+from potstill.errors import InputError, MachineError
+from potstill.pipeline.check import Finding, check_job, locate, preflight
+from potstill.spec import JobSpec, parse_job
+
+EMBEDDED = "smollm2-135m-instruct"
+PROMPT = "Describe the bell number {:02d} in short words"  # ten tokens at four bytes each, and four around them
+
+
+def answer(messages: Messages) -> str:
+    return "Yes."
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[LoopbackEndpoint]:
+    with serve_in_thread(answer) as running:
+        yield running
+
+
+def write_rows(folder: Path, count: int = 40, *, gold: bool = False) -> None:
+    rows = [{"prompt": PROMPT.format(number), **({"completion": "A bell."} if gold else {})} for number in range(count)]
+    (folder / "rows.jsonl").write_bytes(b"".join(orjson.dumps(row) + b"\n" for row in rows))
+
+
+def job(folder: Path, **values: Any) -> JobSpec:
+    base: dict[str, Any] = {"task": "text", "teacher": EMBEDDED, "student": EMBEDDED, "data": {"train": "rows.jsonl"}}
+    return parse_job({**base, **values}, source="job.yaml", folder=folder, default_name="job")
+
+
+def look(folder: Path, *, ask: bool = False, **values: Any) -> dict[str, Finding]:
+    return {finding.subject: finding for finding in check_job(job(folder, **values), ask_endpoint=ask)}
+
+
+def student_folder(folder: Path, parameters: int) -> Path:
+    """A student that says it has so many weights; only the header of its file is there."""
+    folder.mkdir()
+    header = json.dumps({"weight": {"dtype": "F32", "shape": [parameters], "data_offsets": [0, 4 * parameters]}}).encode()
+    (folder / "model.safetensors").write_bytes(struct.pack("<Q", len(header)) + header)
+    (folder / "config.json").write_text(json.dumps({"num_hidden_layers": 6}))
+    (folder / "chat_template.jinja").write_text("{{ messages[0].content }}")
+    return folder
+
+
+pytestmark = pytest.mark.usefixtures("embedded_gguf")
+
+
+def test_a_job_that_is_in_order(tmp_path: Path) -> None:
+    write_rows(tmp_path)
+    found = look(tmp_path)
+    assert list(found) == ["data", "teacher", "student", "installed", "memory", "metrics"]
+    assert [finding.error for finding in found.values()] == [None] * 6
+    assert found["data"].text == "24 train, 8 validation, 8 test rows, 0 of 40 with a gold answer"
+    assert found["teacher"].text.startswith(f"{EMBEDDED}: ")
+    assert "135 million parameters" in found["memory"].text
+    assert found["metrics"].text.endswith("the main one is rouge_l")
+    assert found["data"].as_dict() == {"subject": "data", "ok": True, "text": found["data"].text, "error": None}
+
+
+def test_everything_wrong_is_found_at_once(tmp_path: Path) -> None:
+    found = look(tmp_path, teacher="nowhere", student="neither", evaluation={"metrics": ["sparkle", "bleu"]})
+    wrong = {subject: finding.error for subject, finding in found.items() if finding.error is not None}
+    assert {"data", "teacher", "student", "metrics"} <= set(wrong)
+    for key in ("teacher", "student"):
+        assert wrong[key].where == f"key '{key}' of the job file"
+    assert wrong["metrics"].found == "sparkle"
+    as_json = found["data"].as_dict()
+    assert (as_json["ok"], as_json["error"]["where"]) == (False, str(tmp_path / "rows.jsonl"))
+
+
+def test_dropped_rows_are_counted(tmp_path: Path) -> None:
+    write_rows(tmp_path, gold=True)
+    with (tmp_path / "rows.jsonl").open("a") as file:
+        file.write("no JSON\n")
+    text = look(tmp_path, data={"train": "rows.jsonl", "on_bad_row": "drop"})["data"].text
+    assert text == "24 train, 8 validation, 8 test rows, 40 of 40 with a gold answer, 1 dropped"
+
+
+def test_the_names_of_the_contract_are_metrics_too(tmp_path: Path) -> None:
+    write_rows(tmp_path)
+    finding = look(tmp_path, evaluation={"metrics": ["accuracy", "bleu_score", "inference_time"]})["metrics"]
+    assert (finding.error, finding.text) == (None, "accuracy, bleu_score, inference_time")
+
+
+def test_a_student_too_large_for_the_memory(tmp_path: Path) -> None:
+    write_rows(tmp_path)
+    path = str(student_folder(tmp_path / "large", 10**12))
+    error = look(tmp_path, student={"path": path})["memory"].error
+    assert isinstance(error, MachineError)
+    assert error.expected == "about 16000.0 GB for 1000000 million parameters"
+    assert "lora" in str(error.hint)
+    # What is left after layers are dropped is not known here, so that job may start.
+    assert look(tmp_path, student={"path": path, "shrink": {"layers": 2}})["memory"].error is None
+    # With an adapter the weights need no gradients and no moments of the optimiser.
+    with_adapter = look(tmp_path, student={"path": path, "adapter": {"type": "lora"}})["memory"].error
+    assert with_adapter is not None
+    assert str(with_adapter.expected).startswith("about 6000.0 GB")
+
+
+def test_layers_are_counted_in_folders_and_gguf_files(tmp_path: Path) -> None:
+    write_rows(tmp_path)
+    path = str(student_folder(tmp_path / "small", 1000))
+    for model, layers in (({"path": path}, 6), ({"model": EMBEDDED}, 30)):
+        assert look(tmp_path, student={**model, "shrink": {"layers": layers}})["student"].error is None
+        error = look(tmp_path, student={**model, "shrink": {"layers": layers + 1}})["student"].error
+        assert error is not None
+        assert (error.where, error.expected) == ("student.shrink.layers", f"1..{layers}")
+
+
+def test_a_model_of_the_hub_is_not_asked_for(tmp_path: Path) -> None:
+    write_rows(tmp_path)
+    found = look(tmp_path, student="phi-4-mini")
+    assert found["student"].text == "phi-4-mini: microsoft/Phi-4-mini-instruct of the hub"
+    assert found["memory"].text == "unknown until the student is downloaded"
+
+
+def test_an_endpoint_is_asked_once_and_only_where_that_is_wanted(tmp_path: Path, server: LoopbackEndpoint) -> None:
+    write_rows(tmp_path)
+    teacher = {"model": "loopback", "endpoint": server.base_url}
+    seen = len(server.requests)
+    assert {"endpoint", "price"}.isdisjoint(look(tmp_path, teacher=teacher))
+    assert len(server.requests) == seen
+    found = look(tmp_path, ask=True, teacher=teacher)
+    assert re.fullmatch(r"answered in \d+\.\d\d s", found["endpoint"].text)
+    assert found["price"].text.endswith("the price of loopback is not known")
+    assert len(server.requests) == seen + 1
+
+
+def test_a_local_teacher_costs_nothing(tmp_path: Path) -> None:
+    write_rows(tmp_path, gold=True)
+    found = look(tmp_path, ask=True)
+    assert found["endpoint"].text == "none: the teacher runs on this machine"
+    assert found["price"].text.startswith("40 requests, about 560 prompt tokens, at most 20480 answer tokens; nothing to pay")
+
+
+@pytest.fixture
+def priced(tmp_path: Path, server: LoopbackEndpoint, monkeypatch: pytest.MonkeyPatch) -> str:
+    """A teacher at 1,000 and 2,000 dollars a million tokens, in a catalogue of the user's."""
+    catalog = tmp_path / "own.yaml"
+    price = "{input: 1000, output: 2000, date: 2026-11-01}"
+    endpoint = server.base_url.replace("//", "//me:hunter2@")
+    catalog.write_text(f"dear: {{model: loopback, endpoint: '{endpoint}', price: {price}}}\n")
+    monkeypatch.setenv("POTSTILL_CATALOG", str(catalog))
+    return "dear"
+
+
+@pytest.mark.parametrize(
+    ("gold", "models", "requests"),
+    [
+        (True, ["teacher", "distilled"], 40),  # each row once: 32 to learn from, 8 to be measured
+        (True, ["distilled"], 32),
+        (False, ["distilled"], 40),  # the teacher's answers to the test rows are the reference
+        (False, ["teacher", "distilled"], 48),  # and it is measured by a second answer
+    ],
+)
+def test_the_price_counts_every_request(tmp_path: Path, priced: str, gold: bool, models: list[str], requests: int) -> None:
+    write_rows(tmp_path, gold=gold)
+    found = look(tmp_path, ask=True, teacher=priced, generation={"max_tokens": 100}, evaluation={"models": models})
+    prompt, answers = requests * 14, requests * 100
+    dollars = (prompt * 1000 + answers * 2000) / 1e6
+    assert found["price"].text == (
+        f"{requests} requests, about {prompt} prompt tokens, at most {answers} answer tokens: "
+        f"at most about ${dollars:.2f} (prices of 2026-11-01)"
+    )
+
+
+def test_every_turn_of_a_conversation_is_asked_with_what_stands_before_it(tmp_path: Path, priced: str) -> None:
+    turns = [("user", "abcd"), ("assistant", "abcd"), ("user", "abcd"), ("assistant", "abcd")]
+    rows = [{"id": str(i), "messages": [{"role": role, "content": text} for role, text in turns]} for i in range(40)]
+    (tmp_path / "rows.jsonl").write_bytes(b"".join(orjson.dumps(row) + b"\n" for row in rows))
+    text = look(tmp_path, ask=True, task="conversation", teacher=priced, generation={"max_tokens": 10})["price"].text
+    # Two requests a row; in each at most the three messages before the last answer (5 tokens each) or one new answer of 10.
+    assert text.startswith(f"80 requests, about {40 * (2 * 15 + 10)} prompt tokens, at most 800 answer tokens")
+
+
+def test_the_password_of_an_endpoint_is_not_shown(tmp_path: Path, priced: str, server: LoopbackEndpoint) -> None:
+    write_rows(tmp_path)
+    found = look(tmp_path, ask=True, teacher=priced, student=priced)
+    assert found["teacher"].text == f"dear: loopback at {server.base_url}"
+    assert found["student"].error is not None
+    assert "hunter2" not in json.dumps([finding.as_dict() for finding in found.values()])
+
+
+# Where a job runs, and what is looked at before it does.
+
+
+def test_preflight_raises_the_first_thing_that_is_wrong(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="data file does not exist"):
+        preflight(job(tmp_path, teacher="nowhere"), tmp_path / "run")
+    write_rows(tmp_path)
+    with pytest.raises(InputError, match="no model is called 'nowhere'"):
+        preflight(job(tmp_path, teacher="nowhere"), tmp_path / "run")
+    preflight(job(tmp_path), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_run_that_has_begun_does_not_need_its_sources(tmp_path: Path) -> None:
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "events.jsonl").write_text("")
+    preflight(job(tmp_path), tmp_path / "run")
+
+
+def test_where_a_job_runs(tmp_path: Path) -> None:
+    text = f"{{task: text, teacher: {EMBEDDED}, student: {EMBEDDED}, data: {{train: rows.jsonl}}}}"
+    (tmp_path / "support.yaml").write_text(text)
+    runs = tmp_path / "runs"
+    spec, root = locate(tmp_path / "support.yaml", runs)
+    assert (spec.name, root) == ("support", runs / "support")
+
+    run = runs / "support"
+    run.mkdir(parents=True)
+    (run / "job.yaml").write_text(text)
+    # A folder with a job file in it is no run until something has happened in it.
+    assert locate(run, runs)[1] == runs / "job"
+    (run / "events.jsonl").write_text("")
+    assert locate(run, runs)[1] == run
+    assert locate(run / "job.yaml", runs)[1] == run
