@@ -97,12 +97,12 @@ class Teacher:
 
     def __init__(self, name: str, counts: dict[str, int]) -> None:
         task = get_task(SETS[name])
-        self.task: Task = task
         self.rows = {
             split: read_rows_of(DATA / SETS[name] / f"{name}.{split}.jsonl", task, on_bad_row="fail").rows[:count]
             for split, count in counts.items()
         }
         everything = [row for rows in self.rows.values() for row in rows]
+        self.task: Task = task.with_rows(everything)
         self.wrong = {row.id: other for row, other in self._swapped()}
         self._turns: dict[tuple[str, ...], str] = {}
         for row in everything:

@@ -94,4 +94,5 @@ class ContradictsGold:
         if self._task.verify(text, row) is not False:
             return None
         found = self._task.parse(text, row).value
-        return f"found {preview(str(found))}, the gold answer is {preview(' | '.join(row.references))}"
+        golds = [self._task.parse(gold, row).value or gold for gold in row.references]
+        return f"found {preview(str(found))}, the gold answer is {preview(' | '.join(golds))}"
