@@ -194,6 +194,7 @@ async def test_nothing_is_written_to_the_terminal(
         ("no weights", "cannot be opened"),
         ("pickled weights", "cannot be opened"),
         ("broken tokenizer", "cannot be opened"),
+        ("other sizes", "cannot be opened"),
         ("unknown kind", "cannot be opened"),
     ],
 )
@@ -220,6 +221,8 @@ def break_folder(folder: Path, damage: str) -> None:
         weights.unlink()
     elif damage == "broken tokenizer":
         (folder / "tokenizer.json").write_text("{")
+    elif damage == "other sizes":
+        edit_json(folder / "config.json", intermediate_size=100)
     else:
         edit_json(folder / "config.json", model_type="stillnet", architectures=["StillNet"])
 

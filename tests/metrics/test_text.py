@@ -77,6 +77,7 @@ def test_bleu() -> None:
     expected = (4 / 5 * 3 / 4 * 2 / 3 * 1 / 2) ** 0.25
     assert bleu("a b c d f", "a b c d e") == pytest.approx(expected)
     assert corpus_bleu(["a b c d f"], ["a b c d e"]) == pytest.approx(expected)
+    assert bleu("a longer sentence of seven words here", "a longer sentence of seven words here") <= 1.0
     assert bleu("two words", "two words") == pytest.approx(1.0)  # effective order: no 4-gram to miss
 
 

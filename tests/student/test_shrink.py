@@ -9,7 +9,14 @@ import torch
 from transformers import AutoModelForCausalLM, LlamaConfig, Phi3Config, PreTrainedModel, Qwen2Config, Qwen3Config
 
 from potstill.errors import InputError
-from potstill.student.shrink import block_influence, choose_layers, evenly_spaced, keep_layers, most_influential
+from potstill.student.shrink import (
+    block_influence,
+    calibration_ids,
+    choose_layers,
+    evenly_spaced,
+    keep_layers,
+    most_influential,
+)
 
 FAMILIES = {"llama": LlamaConfig, "qwen2": Qwen2Config, "qwen3": Qwen3Config, "phi3": Phi3Config}
 
@@ -65,23 +72,23 @@ def test_layers_that_change_nothing_go_first() -> None:
         # A layer adds these two products to its input; the larger they are, the more it changes.
         for linear in (layer.self_attn.o_proj, layer.mlp.down_proj):
             torch.nn.init.normal_(linear.weight, std=[0.5, 0.0, 2.0, 0.01, 1.0, 0.0][index])
-    texts = ["the quick brown fox", "jumps over the lazy dog"]
-    influence = block_influence(model, LetterTokenizer(), texts)
+    texts = calibration_ids(LetterTokenizer(), ["the quick brown fox", "jumps over the lazy dog"])
+    influence = block_influence(model, texts)
     assert influence[1] == pytest.approx(0.0, abs=1e-6)
     assert influence[2] > influence[4] > influence[3] > influence[1]
-    assert choose_layers(model, LetterTokenizer(), 4, texts) == [0, 2, 4, 5]  # the last one stays, although it does nothing
+    assert choose_layers(model, texts, 4) == [0, 2, 4, 5]  # the last one stays, although it does nothing
     assert not any(layer._forward_hooks for layer in model.model.layers)
 
 
 def test_influence_is_the_mean_over_tokens_of_one_minus_cosine() -> None:
-    model, text = model_of("llama", layers=2), "abcdefgh"
-    states = model.model(input_ids=torch.tensor([LetterTokenizer()(text).input_ids]), output_hidden_states=True).hidden_states
+    model, texts = model_of("llama", layers=2), calibration_ids(LetterTokenizer(), ["abcdefgh"])
+    states = model.model(input_ids=texts[0], output_hidden_states=True).hidden_states
     cosine = torch.nn.functional.cosine_similarity(states[0], states[1], dim=-1).mean().item()
-    assert block_influence(model, LetterTokenizer(), [text])[0] == pytest.approx(1 - cosine, abs=1e-6)
+    assert block_influence(model, texts)[0] == pytest.approx(1 - cosine, abs=1e-6)
 
 
 def test_without_texts_layers_are_evenly_spaced() -> None:
-    assert choose_layers(model_of("llama"), LetterTokenizer(), 3, []) == [0, 2, 5]
+    assert choose_layers(model_of("llama"), [], 3) == [0, 2, 5]
     assert [evenly_spaced(30, count) for count in (1, 2, 5)] == [[0], [0, 29], [0, 7, 14, 22, 29]]
     assert most_influential([0.1, 0.2, 0.3], 1) == [0]
     assert all(len(set(evenly_spaced(total, count))) == count for total in range(1, 40) for count in range(1, total + 1))
@@ -89,7 +96,7 @@ def test_without_texts_layers_are_evenly_spaced() -> None:
 
 def test_more_layers_than_there_are() -> None:
     with pytest.raises(InputError) as caught:
-        choose_layers(model_of("llama"), LetterTokenizer(), 7, [])
+        choose_layers(model_of("llama"), [], 7)
     assert (caught.value.where, caught.value.found, caught.value.expected) == ("student.shrink.layers", "7", "1..6")
 
 
@@ -98,4 +105,10 @@ def test_an_architecture_that_keeps_its_layers_elsewhere() -> None:
 
     model = AutoModelForCausalLM.from_config(GPT2Config(vocab_size=64, n_embd=16, n_layer=2, n_head=2))
     with pytest.raises(InputError, match="cannot be dropped"):
-        choose_layers(model, LetterTokenizer(), 1, [])
+        choose_layers(model, [], 1)
+
+
+def test_calibration_texts_are_cut_and_bounded_together() -> None:
+    lengths = [ids.shape[1] for ids in calibration_ids(LetterTokenizer(), ["a" * 700] * 20)]
+    assert lengths == [512] * 12
+    assert [ids.shape for ids in calibration_ids(LetterTokenizer(), ["abc", "de"])] == [(1, 3), (1, 2)]

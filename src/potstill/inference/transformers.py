@@ -52,7 +52,7 @@ class TransformersEngine:
                 network = AutoModelForCausalLM.from_pretrained(
                     folder, dtype="auto" if on_gpu else torch.float32, use_safetensors=True, **trust
                 )
-        except (OSError, ValueError, KeyError, ImportError, SafetensorError) as error:
+        except (OSError, ValueError, KeyError, ImportError, RuntimeError, SafetensorError) as error:
             raise InputError(
                 "the model cannot be opened", where=model.name, found=str(error).strip().partition("\n")[0],
                 expected="a causal language model that transformers knows, with safetensors weights",

@@ -86,7 +86,7 @@ def bleu(prediction: str, references: References) -> float:
     """
     if not prediction.strip():
         return 0.0
-    return float(_bleu(effective_order=True).sentence_score(prediction, _several(references)).score) / 100
+    return _fraction(_bleu(effective_order=True).sentence_score(prediction, _several(references)).score)
 
 
 def corpus_bleu(predictions: Sequence[str], references: Sequence[References]) -> float:
@@ -105,7 +105,7 @@ def corpus_bleu(predictions: Sequence[str], references: Sequence[References]) ->
     # sacrebleu wants one stream a reference position; None fills the rows that have fewer.
     most = max(len(row) for row in rows)
     streams = [[row[i] if i < len(row) else None for row in rows] for i in range(most)]
-    return float(_bleu(effective_order=False).corpus_score(list(predictions), streams).score) / 100
+    return _fraction(_bleu(effective_order=False).corpus_score(list(predictions), streams).score)
 
 
 def chrf(prediction: str, references: References) -> float:
@@ -115,7 +115,7 @@ def chrf(prediction: str, references: References) -> float:
     """
     if not prediction.strip():
         return 0.0
-    return float(_chrf().sentence_score(prediction, _several(references)).score) / 100
+    return _fraction(_chrf().sentence_score(prediction, _several(references)).score)
 
 
 def length_ratio(prediction: str, references: References) -> float:
@@ -193,3 +193,8 @@ def _chrf() -> CHRF:
     from sacrebleu.metrics import CHRF
 
     return CHRF()
+
+
+def _fraction(percent: float) -> float:
+    """Sacrebleu's percentage as a fraction; its geometric means can end a rounding step above 100."""
+    return min(float(percent) / 100, 1.0)

@@ -86,7 +86,7 @@ def open_model(model: ResolvedModel) -> tuple[Any, Any]:
         if model.kind == "gguf":
             _split_as_the_file_says(tokenizer, Path(str(model.path)))
         network = AutoModelForCausalLM.from_pretrained(source, **options, **weights)
-    except (OSError, ValueError, KeyError, ImportError, SafetensorError) as error:
+    except (OSError, ValueError, KeyError, ImportError, RuntimeError, SafetensorError) as error:
         hint = "if you trust its authors, set trust_remote_code: true" if "trust_remote_code" in str(error) else None
         raise InputError(
             "the student cannot be opened", where=model.name, found=str(error).strip().partition("\n")[0],
