@@ -48,7 +48,7 @@ def exported(student: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def prompts() -> Prompts:
     rows = read_rows(Path(str(files("potstill.quickstart") / "train.jsonl")))
-    return [row.messages for _, row in zip(range(5), rows, strict=False)] + [(Message("user", "What is 17 + 25?"),)]
+    return [row.messages for _, row in zip(range(8), rows, strict=False)] + [(Message("user", "What is 17 + 25?"),)]
 
 
 def compare(file: Path, student: Path, prompts: Prompts, max_tokens: int, context: int = 256) -> Comparison:
