@@ -8,6 +8,7 @@ which a wrong rotation, bias or scale moves log-probabilities by tenths of a nat
 from __future__ import annotations
 
 import json
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -165,7 +166,8 @@ def test_file_cuts_text_as_the_tokenizer_does(rule: str, tmp_path: Path) -> None
     written = metadata(file)
     assert written["tokenizer.ggml.pre"] == {"sentencepiece": "default"}.get(rule, rule)
     engine = LlamaCpp(file)
-    saved = AutoTokenizer.from_pretrained(folder)
+    template = tokenizer.chat_template  # where there is one, it alone says whether bos begins a text
+    saved = partial(AutoTokenizer.from_pretrained(folder), add_special_tokens=template is None or "bos_token" in template)
     # by GPT-4o's rule llama.cpp cuts words before combining marks; nothing in a file can change that
     texts = [text for text in TEXTS if rule != "gpt-4o" or not text.startswith(("नमस्ते", "สวัสดี"))]
     for text in [*texts, *chats]:
@@ -208,10 +210,21 @@ def test_tokens_types_and_special_ids(tmp_path: Path) -> None:
     assert len(kinds) == len(tokenizer) + 3
     special = {role: written[f"tokenizer.ggml.{role}_token_id"] for role in ("bos", "eos", "eot", "padding", "unknown")}
     assert special == {"bos": 1, "eos": text_end, "eot": end, "padding": text_end, "unknown": 0}
-    assert written["tokenizer.ggml.add_bos_token"] is True
     assert written["tokenizer.chat_template"] == tokenizer.chat_template
-    export_gguf(folder, tmp_path / "model.gguf", "f16", name="student", chat_template="{{ messages }}")
-    assert metadata(tmp_path / "model.gguf")["tokenizer.chat_template"] == "{{ messages }}"
+
+
+@pytest.mark.parametrize(
+    ("template", "adds"), [("{{ messages }}", False), ("{{ bos_token }}{{ messages }}", True), ("<s>[INST]", True)]
+)
+def test_a_text_begins_as_the_template_says(tmp_path: Path, template: str, adds: bool) -> None:
+    """The tokenizer puts bos before every text, but training renders by the template alone: llama.cpp must not add it."""
+    tokenizer = sentencepiece_tokenizer()
+    model = LlamaForCausalLM(LlamaConfig(**{**SHAPE, "num_hidden_layers": 1, "vocab_size": len(tokenizer)}))
+    folder = save(tmp_path / "model", model, tokenizer)
+    export_gguf(folder, tmp_path / "model.gguf", "f16", name="student", chat_template=template)
+    written = metadata(tmp_path / "model.gguf")
+    assert written["tokenizer.chat_template"] == template
+    assert written["tokenizer.ggml.add_bos_token"] is adds
 
 
 def test_added_tokens_that_are_not_special_stay_text(llama_folder: Path, tmp_path: Path) -> None:

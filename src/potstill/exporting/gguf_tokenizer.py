@@ -129,6 +129,9 @@ def read_vocabulary(model_dir: Path, config: Json, rows: int, chat_template: str
         flags["add_space_prefix"] = False
         merges = [f"{left} {right}" for left, right in pairs]
     generation = _read_json(model_dir / "generation_config.json") or {}
+    special = _special_ids(ids, settings, config, generation, chat_template or "")
+    if chat_template is not None and not _begins_texts(chat_template, tokens[special["bos"]] if "bos" in special else None):
+        flags["add_bos_token"] = False  # the student has met only what the template writes
     return Vocabulary(
         model=model,
         splitting_rule=rule,
@@ -136,7 +139,7 @@ def read_vocabulary(model_dir: Path, config: Json, rows: int, chat_template: str
         types=types,
         merges=merges,
         scores=scores,
-        special=_special_ids(ids, settings, config, generation, chat_template or ""),
+        special=special,
         flags=flags,
         strips_right=frozenset(token["content"] for token in tokenizer["added_tokens"] if token.get("rstrip")),
         chat_template=chat_template,
@@ -236,6 +239,10 @@ def _begin_and_end(tokenizer: Json, settings: Json) -> dict[str, bool]:
         "add_eos_token": bool(template) and "SpecialToken" in template[-1],
     }
     return {key: settings[key] if isinstance(settings.get(key), bool) else value for key, value in flags.items()}
+
+
+def _begins_texts(chat_template: str, bos: str | None) -> bool:
+    return "bos_token" in chat_template or (bos is not None and bos in chat_template)
 
 
 def _special_ids(ids: Mapping[str, int], settings: Json, config: Json, generation: Json, chat_template: str) -> dict[str, int]:
