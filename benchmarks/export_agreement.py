@@ -3,7 +3,7 @@
 The student's weights are written as one f16 GGUF file, llama.cpp answers the quickstart's prompts from it, greedily, and the
 weights, run by transformers in float32, judge every token it chose. Printed: the tokens compared, at how many the two part, and
 the most that one choice lost, in nats. Half precision may part them at near-ties: at most once in 300 tokens, by at most
-0.05 nats. Files go to a temporary folder. Two CPU cores take about six minutes for 200 answers of 64 tokens.
+0.05 nats. Files go to a temporary folder. Two CPU cores take about two minutes for 200 answers of 64 tokens.
 
     python benchmarks/export_agreement.py --prompts 200 --tokens 64 [--student runs/NAME/student]
 """
