@@ -103,6 +103,10 @@ class JobFailedError(PotstillError):
     """The job ran and did not reach its end; the message says why and what was kept."""
 
 
+class JobCanceledError(PotstillError):
+    """The user cancelled the job; what was done is kept, and it can go on."""
+
+
 class EndpointError(PotstillError):
     """An endpoint did not answer, or answered with something that is no answer."""
 

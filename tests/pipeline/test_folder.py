@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -51,6 +52,36 @@ def test_a_killed_process_frees_it_at_once(folder: RunFolder, holder: subprocess
     holder.wait()
     with folder.locked():
         assert folder.root.is_dir()
+
+
+def test_whether_somebody_is_at_work_is_seen_from_outside(folder: RunFolder, holder: subprocess.Popen[str]) -> None:
+    assert folder.is_held()
+    holder.kill()
+    holder.wait()
+    assert not folder.is_held()
+    assert not RunFolder(folder.root / "nowhere").is_held()
+
+
+def test_many_who_look_do_not_keep_each_other_or_a_worker_away(folder: RunFolder) -> None:
+    folder.root.mkdir(parents=True)
+    looks: list[bool] = []
+    watchers = [threading.Thread(target=lambda: looks.extend(folder.is_held() for _ in range(50))) for _ in range(4)]
+    for watcher in watchers:
+        watcher.start()
+    for _ in range(20):
+        with RunFolder(folder.root).locked():
+            pass
+    for watcher in watchers:
+        watcher.join()
+    assert len(looks) == 200
+
+
+def test_its_holder_may_hold_it_once_more(folder: RunFolder) -> None:
+    with folder.locked():
+        with RunFolder(folder.root).locked():
+            pass
+        assert folder.is_held()
+    assert not folder.is_held()
 
 
 def test_it_is_free_again_after_an_error_inside(folder: RunFolder) -> None:

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 import torch
 
-from potstill.errors import CorruptFileError
+from potstill.errors import CorruptFileError, JobCanceledError
 from potstill.rows import Row, write_rows
 from potstill.spec import AdapterSpec, TrainingSpec
 from potstill.training import TrainingResult, train_student, trainer
@@ -110,6 +110,26 @@ def test_an_adapter_with_dropout_resumes_to_the_same_bits(
     result, steps = train(tiny_student, rows, tmp_path, ADAPTER)
     assert steps[0] == last_checkpoint + 1
     assert (result, weights(tmp_path)) == whole_adapter
+
+
+def test_a_training_that_is_asked_to_stop_leaves_a_checkpoint_to_go_on_from(
+    tiny_student: Path, rows: Rows, tmp_path: Path, undisturbed: tuple[TrainingResult, bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(trainer, "CHECKPOINT_INTERVAL_S", 3600.0)  # none but those of the epochs' ends and of the stop
+    seen: list[tuple[str, float]] = []
+
+    def on_event(kind: str, values: dict[str, Any]) -> None:
+        seen.append((kind, values["epoch"]))
+
+    with pytest.raises(JobCanceledError):
+        train_student(
+            tiny_student, *rows, tmp_path, SPEC, adapter=None, all_turns=True, on_event=on_event,
+            should_stop=lambda: len([kind for kind, _ in seen if kind == "progress"]) >= 8,
+        )
+    assert [kind for kind, _ in seen].count("metric") == 1  # what was broken off was not validated as if it had ended
+    result, steps = train(tiny_student, rows, tmp_path)
+    assert steps[0] == 10  # asked at the ninth step, whose loss was not logged yet
+    assert (result, weights(tmp_path)) == undisturbed
 
 
 def test_a_finished_training_is_published_again_without_a_step(

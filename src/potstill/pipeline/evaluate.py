@@ -134,7 +134,7 @@ def measure(context: Context, label: str, task: Task, rows: list[Row], kind: Ref
     accuracy_file = folder.evaluation / f"{label}.token_accuracy.json"
     if not (marker.is_file() and marker.read_text() == wanted):
         context.progress.begin(f"measuring the {label}", len(rows))
-        run_worker(measurement, lambda done, total: context.progress.update(done, total))
+        run_worker(measurement, context.advance)
         context.progress.end()
         write_json(accuracy_file, token_accuracy(context, label, task, rows, model))
         marker.write_text(wanted)
@@ -173,7 +173,7 @@ def token_accuracy(
         context.progress.begin(f"next-token accuracy of the {label}", len(rows))
         try:
             return measure_token_accuracy(
-                weights, rows, task, untrained=untrained, on_done=lambda done, total: context.progress.update(done, total)
+                weights, rows, task, untrained=untrained, on_done=context.advance
             )
         finally:
             context.progress.end()

@@ -1,6 +1,7 @@
 """The events of a run: one JSON object a line, only ever appended. They are the truth about the run.
 
-Kinds: `job` (the run was started or goes on), `started`, `progress`, `metric`, `finished`, `failed`. A `finished` event of a
+Kinds: `job` (the run was started or goes on), `started`, `progress`, `metric`, `message`, `finished` and `failed` of a stage;
+at the end `completed` (all stages that were wanted are done), `failed` or `canceled`. A `finished` event of a
 stage carries its fingerprint and its output files with their digests; a stage whose last `finished` event has today's
 fingerprint, and whose outputs are as they were, is not done again.
 """
@@ -29,7 +30,7 @@ class EventLog:
         descriptor = os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
         try:
             os.write(descriptor, line)
-            if kind in ("finished", "failed"):
+            if kind in ("finished", "failed", "completed", "canceled"):
                 os.fsync(descriptor)
         finally:
             os.close(descriptor)

@@ -57,7 +57,7 @@ class Export:
             written = _export(folder.student, path, form, context.job.name, template)
             loss = self._verify(context, form, path)
             files[form] = {"file": folder.relative(path), "size_bytes": written, "quality_loss": loss}
-            context.progress.update(done)
+            context.advance(done)
         if formats and "baseline" in context.job.evaluation.models:
             start = initial_student(context)
             _export(start, baseline_path(context), formats[0], f"{context.job.name}-baseline", ChatTemplate.from_folder(start))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,6 +13,8 @@ import orjson
 from filelock import FileLock, Timeout
 
 from potstill.errors import MachineError, RunLockedError
+
+LOCK_PATIENCE_S = 1.0  # longer than a look at the lock takes, which holds it for an instant
 
 
 class RunFolder:
@@ -42,6 +45,8 @@ class RunFolder:
     def locked(self) -> Iterator[None]:
         """Hold the run for this process. A killed process frees it at once, because the operating system does.
 
+        Who holds it already may hold it once more, in the same thread.
+
         Raises:
             RunLockedError: another process holds it.
             MachineError: the folder cannot be made or written.
@@ -50,8 +55,8 @@ class RunFolder:
             self.root.mkdir(parents=True, exist_ok=True)
             if not os.access(self.root, os.W_OK):
                 raise PermissionError(13, "not writable")
-            lock = FileLock(self.root / ".lock")
-            lock.acquire(timeout=0)
+            lock = self._lock()
+            lock.acquire(timeout=LOCK_PATIENCE_S)
         except Timeout:
             raise RunLockedError(
                 "another process is working on this run", where=str(self.root), hint="wait for it, or stop it first"
@@ -62,6 +67,26 @@ class RunFolder:
             yield
         finally:
             lock.release()
+
+    def is_held(self, looks: int = 3) -> bool:
+        """Whether a process is at work here.
+
+        To look is to hold the lock for an instant, so one look may see another's: only a lock that stays is a process.
+        """
+        if not self.root.is_dir() or not os.access(self.root, os.W_OK):
+            return False
+        for look in range(looks):
+            time.sleep(0.01 * look)
+            lock = FileLock(self.root / ".lock")
+            try:
+                with lock.acquire(timeout=0):
+                    return False
+            except Timeout:
+                continue
+        return True
+
+    def _lock(self) -> FileLock:
+        return FileLock(self.root / ".lock", is_singleton=True)
 
 
 def write_text(path: Path, text: str) -> None:

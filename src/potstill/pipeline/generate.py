@@ -60,7 +60,7 @@ class Generate:
                 client = Client(engine, journal, concurrency=concurrency)
                 return await generate_answers(
                     rows, task, client, sampling, concurrency=concurrency,
-                    on_done=lambda done, total: context.progress.update(done, total),
+                    on_done=context.advance,
                 )
             finally:
                 await engine.aclose()

@@ -38,7 +38,7 @@ class Silent:
 
 
 class Recorded:
-    """Passes everything on, and writes a `progress` event at most every `interval_s` seconds."""
+    """Passes everything on; what is said becomes a `message` event, and every `interval_s` seconds at most progress one."""
 
     def __init__(self, inner: Progress, events: EventLog, interval_s: float = 2.0) -> None:
         self._inner = inner
@@ -66,3 +66,4 @@ class Recorded:
 
     def say(self, text: str) -> None:
         self._inner.say(text)
+        self._events.append("message", text=text)

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from potstill.errors import MachineError, PotstillError
+from potstill.errors import JobCanceledError, MachineError, PotstillError
 from potstill.pipeline.curate import Curate
 from potstill.pipeline.evaluate import Evaluate
 from potstill.pipeline.events import EventLog
@@ -16,21 +16,25 @@ from potstill.pipeline.generate import Generate
 from potstill.pipeline.prepare import Prepare, planned_splits, read_job_rows
 from potstill.pipeline.progress import Progress, Recorded
 from potstill.pipeline.report import Report
-from potstill.pipeline.stage import Context, Stage
+from potstill.pipeline.stage import Context, Stage, never
 from potstill.pipeline.train import Train
 from potstill.spec import JobSpec, dump_job
 
 STAGES: tuple[Stage, ...] = (Prepare(), Generate(), Curate(), Train(), Export(), Evaluate(), Report())
 
 
-def run_job(job: JobSpec, root: Path, progress: Progress, *, until: str | None = None) -> RunFolder:
+def run_job(
+    job: JobSpec, root: Path, progress: Progress, *, until: str | None = None, canceled: Callable[[], bool] = never
+) -> RunFolder:
     """Run a job in the folder `root`, or go on with it where it stopped.
 
     Args:
         until: The name of the last stage to run; all without it.
+        canceled: Asked again and again whether to stop; what was done then is kept, a checkpoint of the training included.
 
     Raises:
         InputError: the job cannot start as it is; no run folder is left behind.
+        JobCanceledError: `canceled` said so.
         PotstillError: a stage failed; what was done is kept, and the same call goes on from there.
     """
     folder = RunFolder(root)
@@ -41,9 +45,15 @@ def run_job(job: JobSpec, root: Path, progress: Progress, *, until: str | None =
         events = EventLog(folder.events)
         events.append("job", name=job.name, until=until)
         write_text(folder.job, dump_job(job))
-        context = Context(job, folder, events, Recorded(progress, events))
-        for stage in _wanted(until):
-            run_stage(stage, context)
+        context = Context(job, folder, events, Recorded(progress, events), canceled)
+        try:
+            for stage in _wanted(until):
+                context.check_canceled()
+                run_stage(stage, context)
+        except (JobCanceledError, KeyboardInterrupt):
+            events.append("canceled")
+            raise
+        events.append("completed", until=until)
     return folder
 
 
@@ -51,6 +61,7 @@ def run_stage(stage: Stage, context: Context) -> None:
     """Run one stage unless it is done already.
 
     Raises:
+        JobCanceledError: the user cancelled the job.
         PotstillError: it failed; a `failed` event says why.
     """
     events, folder = context.events, context.folder
@@ -71,6 +82,8 @@ def run_stage(stage: Stage, context: Context) -> None:
             outputs=digests(folder, stage.outputs(context)),
             summary=summary,
         )
+    except JobCanceledError:
+        raise
     except PotstillError as error:
         events.append("failed", stage=stage.name, **error.as_json())
         raise

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
 from potstill.catalog import ResolvedModel, resolve
+from potstill.errors import JobCanceledError
 from potstill.pipeline.events import EventLog
 from potstill.pipeline.fingerprint import digests
 from potstill.pipeline.folder import RunFolder
@@ -19,6 +20,11 @@ from potstill.tasks import Task, get_task
 SPLITS = ("train", "validation", "test")
 
 
+def never() -> bool:
+    """Whether a job that nobody can cancel was cancelled."""
+    return False
+
+
 @dataclass(frozen=True)
 class Context:
     """What every stage gets: the job, its folder, and where to report."""
@@ -27,6 +33,28 @@ class Context:
     folder: RunFolder
     events: EventLog
     progress: Progress
+    canceled: Callable[[], bool] = never
+
+    def advance(self, done: int, total: int | None = None, detail: str = "") -> None:
+        """`done` units of the current step are ready; ends the stage where the user cancelled the job.
+
+        Raises:
+            JobCanceledError: the user did.
+        """
+        self.progress.update(done, total, detail)
+        self.check_canceled()
+
+    def check_canceled(self) -> None:
+        """Call where a stage can be left at no loss.
+
+        Raises:
+            JobCanceledError: the user cancelled the job.
+        """
+        if self.canceled():
+            raise JobCanceledError(
+                "the job was cancelled", where=str(self.folder.root),
+                hint="what was done is kept; potstill run on this folder goes on from there",
+            )
 
     @property
     def teacher(self) -> ResolvedModel:

@@ -54,7 +54,7 @@ class Train:
             result = train_student(
                 start, rows["train"], rows["validation"], folder.student, context.job.training,
                 adapter=context.job.student.adapter, all_turns=context.job.task == "conversation",
-                on_event=lambda kind, values: self._relay(context, kind, values),
+                on_event=lambda kind, values: self._relay(context, kind, values), should_stop=context.canceled,
             )
         finally:
             context.progress.end()

@@ -11,13 +11,13 @@ from __future__ import annotations
 
 import math
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import TYPE_CHECKING, Any
 
-from potstill.errors import CorruptFileError, InputError, MachineError, MissingExtraError
+from potstill.errors import CorruptFileError, InputError, JobCanceledError, MachineError, MissingExtraError
 from potstill.quiet import quiet_transformers
 from potstill.rows import Row
 from potstill.spec import AdapterSpec, TrainingSpec
@@ -63,6 +63,7 @@ def train_student(
     adapter: AdapterSpec | None,
     all_turns: bool,
     on_event: OnEvent,
+    should_stop: Callable[[], bool] = lambda: False,
 ) -> TrainingResult:
     """Train the student in `student_dir` and write the best epoch's weights to `out_dir`.
 
@@ -77,10 +78,12 @@ def train_student(
         all_turns: Learn every assistant turn of a dialogue, not the last one alone.
         on_event: Called with ("progress", {step, total_steps, epoch, loss, learning_rate, tokens_per_s, eta_s}) and
             ("metric", {validation_loss, epoch}). Rates cover this process, evaluations and checkpoints included.
+        should_stop: Asked every few steps; where it says yes, a checkpoint is written and the training ends.
 
     Raises:
         MissingExtraError: torch, transformers, accelerate or peft is not installed.
         InputError: no row is left to train or to validate on, or the template cannot render one.
+        JobCanceledError: `should_stop` said yes; the same call goes on from the checkpoint.
         JobFailedError: the training diverged.
         MachineError: memory or disk ran out.
         CorruptFileError: a checkpoint is not what was written.
@@ -99,7 +102,7 @@ def train_student(
             keep_only(folder, ())
         if checkpoint is None or not _is_finished(read_state(checkpoint), spec, data.total_steps):
             try:
-                _train(student_dir, folder, checkpoint, data, spec, adapter, on_event)
+                _train(student_dir, folder, checkpoint, data, spec, adapter, on_event, should_stop)
             except torch.OutOfMemoryError as error:
                 raise MachineError(
                     "the GPU's memory ran out in training", found=f"training.batch_size: {spec.batch_size}",
@@ -152,7 +155,7 @@ def _is_finished(state: dict[str, Any], spec: TrainingSpec, total_steps: int) ->
 
 def _train(
     student_dir: Path, folder: Path, checkpoint: Path | None, data: _Data, spec: TrainingSpec, adapter: AdapterSpec | None,
-    on_event: OnEvent,
+    on_event: OnEvent, should_stop: Callable[[], bool],
 ) -> None:
     from transformers import AutoModelForCausalLM, set_seed
 
@@ -174,6 +177,7 @@ def _train(
         patience=spec.early_stopping_patience,
         tokens_per_step=data.train.tokens / data.steps_per_epoch,
         bfloat16=multiplies_bfloat16(),
+        should_stop=should_stop,
         model=network,
         args=training_arguments(folder, spec, total_steps=data.total_steps),
         data_collator=Collator(pad_id=0),  # any id of the vocabulary: padding is neither seen nor learnt
@@ -182,6 +186,8 @@ def _train(
     )
     with freed_memory_kept():
         trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+    if trainer.was_stopped:
+        raise JobCanceledError("the training was cancelled", where=str(folder), hint="it goes on from its last checkpoint")
 
 
 def _publish(student_dir: Path, best: Path, out_dir: Path, *, has_adapter: bool) -> None:

@@ -76,17 +76,23 @@ class StudentTrainer(Trainer):  # type: ignore[misc]
     """Trains on `TokenisedRow`s with the weighted cross-entropy of their targets."""
 
     def __init__(self, *, order: GroupedByLength, ce_weight: float, on_event: OnEvent, steps_per_epoch: int,
-                 patience: int, tokens_per_step: float, bfloat16: bool, **options: Any) -> None:
+                 patience: int, tokens_per_step: float, bfloat16: bool, should_stop: Callable[[], bool],
+                 **options: Any) -> None:
         super().__init__(**options)
         if self.args.world_size == 1:  # DistributedDataParallel would expect a sparse gradient of the sum, too
             sum_tied_gradients_in_place(self.model)
         self._bfloat16 = bfloat16
         self._order = order
         self._ce_weight = ce_weight
-        self._watch = Watch(order, on_event, steps_per_epoch, patience, tokens_per_step)
+        self._watch = Watch(order, on_event, steps_per_epoch, patience, tokens_per_step, should_stop)
         self.model_accepts_loss_kwargs = True  # `compute_loss` divides by the targets of the whole step
         self.remove_callback(PrinterCallback)
         self.add_callback(self._watch)
+
+    @property
+    def was_stopped(self) -> bool:
+        """Whether the training ended because it was asked to, with a checkpoint to go on from."""
+        return self._watch.was_stopped
 
     def compute_loss(
         self, model: Any, inputs: dict[str, torch.Tensor], return_outputs: bool = False,
@@ -133,7 +139,7 @@ class StudentTrainer(Trainer):  # type: ignore[misc]
 
     def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
         finished = self.state.global_step >= self.state.max_steps or self.control.should_training_stop
-        if not finished:  # nothing goes on from the last checkpoint, and these take twice the room of the weights
+        if not finished or self.was_stopped:  # nothing goes on from the last one, and these take twice the room of the weights
             super()._save_optimizer_and_scheduler(output_dir)
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
@@ -156,13 +162,16 @@ class Watch(TrainerCallback):  # type: ignore[misc]
     """Tells the caller how far the training is, and tells the Trainer when to log, save and stop."""
 
     def __init__(
-        self, order: GroupedByLength, on_event: OnEvent, steps_per_epoch: int, patience: int, tokens_per_step: float
+        self, order: GroupedByLength, on_event: OnEvent, steps_per_epoch: int, patience: int, tokens_per_step: float,
+        should_stop: Callable[[], bool],
     ) -> None:
         self._order = order
         self._on_event = on_event
         self._steps_per_epoch = steps_per_epoch
         self._patience = patience
         self._tokens_per_step = tokens_per_step
+        self._should_stop = should_stop
+        self.was_stopped = False
         self._first_step = 0
         self._started = self._last_save = time.monotonic()
         self._save_interval_s = CHECKPOINT_INTERVAL_S
@@ -177,8 +186,13 @@ class Watch(TrainerCallback):  # type: ignore[misc]
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         if state.global_step % self._steps_per_epoch == 0 or state.global_step >= state.max_steps:
             control.should_log = True  # so that no loss is averaged across an epoch's end, where the Trainer saves
-        elif control.should_log and time.monotonic() - self._last_save >= self._save_interval_s:
-            control.should_save = True  # only where the loss was just logged: a resumed history is then the same
+        elif control.should_log:  # only where the loss was just logged is a resumed history the same
+            self.was_stopped = control.should_training_stop = self._should_stop()
+            control.should_save = self.was_stopped or time.monotonic() - self._last_save >= self._save_interval_s
+
+    def on_epoch_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        if self.was_stopped:  # within an epoch, whose end this is not
+            control.should_log = control.should_evaluate = control.should_save = False
 
     def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float] | None = None, **_: Any) -> None:
         if logs is None or "loss" not in logs:
