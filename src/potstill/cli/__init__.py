@@ -6,7 +6,7 @@ import sys
 
 import typer
 
-from potstill.cli import check, init, quickstart, run
+from potstill.cli import check, init, job, quickstart, run
 from potstill.errors import PotstillError
 
 INTERRUPTED = 130  # what typer makes of Ctrl-C
@@ -23,6 +23,7 @@ app.command("run")(run.run)
 app.command("check")(check.check)
 app.command("init")(init.init)
 app.command("quickstart")(quickstart.quickstart)
+app.add_typer(job.app, name="job")
 
 
 def version(show: bool) -> None:

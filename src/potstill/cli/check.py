@@ -16,10 +16,13 @@ def check(
     """Find what would go wrong: files, rows, roles, keys, endpoint, templates, memory; and tell the price."""
     import json
 
+    from potstill.cli.job import print_notes
     from potstill.pipeline.check import check_job
-    from potstill.spec import load_job
+    from potstill.service.azure_description import load_any_job
 
-    findings = check_job(load_job(job), ask_endpoint=not offline)
+    spec, notes = load_any_job(job)
+    print_notes(notes)
+    findings = check_job(spec, ask_endpoint=not offline)
     failed = [finding for finding in findings if finding.error is not None]
     if as_json:
         print(json.dumps([finding.as_dict() for finding in findings], indent=2))

@@ -21,9 +21,11 @@ def run(
 
     if until is not None and until not in STAGES:
         raise InputError("unknown stage", where="--until", found=until, expected=", ".join(STAGES))
-    from potstill.pipeline.check import locate
+    from potstill.cli.job import print_notes
+    from potstill.service.azure_description import locate_any_job
 
-    spec, root = locate(job, runs)
+    spec, root, notes = locate_any_job(job, runs)
+    print_notes(notes)
     execute(spec, root, until=until, as_json=as_json)
 
 

@@ -209,6 +209,11 @@ class DistillationJob:
         """Replace the hyperparameters; None keeps those that are there."""
         self.hyperparameters = hyperparameters if hyperparameters is not None else self.hyperparameters
 
+    @property
+    def labels(self) -> dict[str, Any]:
+        """What the job is called beside its name, where it was given: display_name, description, tags, experiment_name."""
+        return {name: value for name in _LABELS if (value := getattr(self, name)) is not None}
+
     def to_job_spec(self, folder: Path) -> JobSpec:
         """The job as all of Potstill knows it.
 
