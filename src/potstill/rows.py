@@ -23,7 +23,7 @@ from typing import Any, Literal
 
 import orjson
 
-from potstill.errors import DataError, InputError, MissingExtraError
+from potstill.errors import DataError, EndpointError, InputError, MissingExtraError
 
 Role = Literal["system", "user", "assistant"]
 ROLES: tuple[Role, ...] = ("system", "user", "assistant")
@@ -162,6 +162,7 @@ def _read_jsonl(path: Path) -> Iterator[Record | BadRecord]:
         for number, line in enumerate(lines, 1):
             if number == 1:
                 line = line.removeprefix(b"\xef\xbb\xbf")
+                _check_first_line(line, path)
             if not line.strip():
                 continue
             try:
@@ -170,6 +171,18 @@ def _read_jsonl(path: Path) -> Iterator[Record | BadRecord]:
                 yield BadRecord(str(path), number, _why_not_json(line, error))
                 continue
             yield _check_record(value, str(path), number)
+
+
+def _check_first_line(line: bytes, path: Path) -> None:
+    """What is no JSON lines at all is said once, not for every line."""
+    if line.startswith(b"\x1f\x8b"):
+        raise DataError("the data file is compressed", where=f"{path}, line 1", found="gzip", expected="the unpacked file")
+    if line.lstrip().startswith(b"["):
+        raise DataError(
+            "the file holds a JSON list, not one object a line", where=f"{path}, line 1",
+            found=line[:60].decode(errors="replace"), expected="one object a line",
+            hint="if all of it is one list, name it .json",
+        )
 
 
 def _why_not_json(line: bytes, error: orjson.JSONDecodeError) -> str:
@@ -184,7 +197,8 @@ def _read_json(path: Path) -> Iterator[Record | BadRecord]:
     try:
         value = orjson.loads(path.read_bytes())
     except orjson.JSONDecodeError as error:
-        raise DataError("the file is not JSON", where=f"{path}, line {error.lineno}", found=error.msg) from error
+        hint = "if it holds one object a line, name it .jsonl" if error.lineno > 1 else None
+        raise DataError("the file is not JSON", where=f"{path}, line {error.lineno}", found=error.msg, hint=hint) from error
     if isinstance(value, dict):
         lists = [entry for entry in value.values() if isinstance(entry, list)]
         value = lists[0] if len(lists) == 1 else value
@@ -234,7 +248,12 @@ def _read_hub(name: str) -> Iterator[Record | BadRecord]:
     repository, _, split = name.partition(":")
     try:
         table = datasets.load_dataset(repository, split=split or "train")
-    except (OSError, ValueError, ConnectionError) as error:
+    except ConnectionError as error:
+        raise EndpointError(
+            "the data set is not on this machine, and the hub cannot be reached", where=name, found=error,
+            hint="unset HF_HUB_OFFLINE, mend the connection, or name a file that holds the rows",
+        ) from error
+    except (OSError, ValueError) as error:
         raise InputError("the data set cannot be loaded from the hub", where=name, found=error) from error
     for number, entry in enumerate(table, 1):
         yield Record(entry, name, number)

@@ -7,6 +7,7 @@ value is an `InputError` that names the file, the key, what was found and what w
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
@@ -14,15 +15,15 @@ from urllib.parse import urlsplit
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from potstill.validation import NOT_BUILT, explain
-from potstill.yaml_files import read_mapping
+from potstill.validation import NOT_BUILT, Lines, explain
+from potstill.yaml_files import line_of, read_mapping
 
 TaskName = Literal["nli", "conversation", "qa", "math", "summarization", "classification", "text"]
 Unit = Annotated[float, Field(ge=0.0, le=1.0)]
 Positive = Annotated[int, Field(ge=1)]
 
 # What is expected at keys where a rule is no help, or that have to be there.
-_EXAMPLES = {
+EXAMPLES = {
     "name": "letters, digits, '.', '_' and '-', such as name: support; without it the file's own name is taken",
     "task": "one of nli, conversation, qa, math, summarization, classification, text",
     "teacher": "a name or a mapping, such as teacher: deepseek-v3",
@@ -36,21 +37,31 @@ _EXAMPLES = {
 
 
 class Section(BaseModel):
-    """A section of the job file: unknown keys are errors, values never change after reading."""
+    """A section of the job file: unknown keys are errors, values never change after reading.
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    The text under each key is its description in the JSON Schema that editors read (`potstill schema`).
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
 
 class ModelSpec(Section):
     """How the user names a model: exactly one of a name (catalogue, hub id, folder, file) and a path, or an endpoint."""
 
     model: str | None = None
+    """A name of the catalogue, a hub id (org/name), or with 'endpoint' the name that it serves the model under."""
     path: str | None = None
+    """A model folder in the hub's layout, or a .gguf file; relative paths start at the job file."""
     endpoint: str | None = None
+    """The address of an OpenAI-style chat endpoint, such as https://host/v1."""
     api_key_env: str | None = None
+    """The environment variable, or the entry of the system keyring, that holds the endpoint's key."""
     concurrency: Annotated[int, Field(ge=1, le=4096)] | None = None
+    """The most requests in flight; without it 32 at an endpoint, 8 on this machine."""
     context_window: Annotated[int, Field(ge=256)] | None = None
+    """The longest prompt and answer together, in tokens, where the model does not say it itself."""
     trust_remote_code: bool = False
+    """Run the Python code that comes with a model of the hub."""
 
     @model_validator(mode="after")
     def _names_one_model(self) -> ModelSpec:
@@ -70,83 +81,126 @@ class ShrinkSpec(Section):
     """How the student is made smaller before it learns."""
 
     layers: Positive
+    """How many decoder layers are kept."""
 
 
 class AdapterSpec(Section):
     """Train a low-rank adapter instead of all weights; it is merged before export."""
 
     type: Literal["lora"] = "lora"
+    """The kind of adapter."""
     r: Annotated[int, Field(ge=1, le=1024)] = 16
+    """The rank of the adapter's matrices."""
     alpha: Annotated[float, Field(gt=0)] | None = None
+    """The adapter's scale is alpha / r; without it twice the rank."""
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """The share of the adapter's inputs that is set to zero in training."""
 
 
 class StudentSpec(ModelSpec):
     """The student: a model, and what is done to it before training."""
 
     shrink: ShrinkSpec | None = None
+    """Drop layers before training."""
     adapter: AdapterSpec | None = None
+    """Train a low-rank adapter instead of all weights."""
 
 
 class DataSpec(Section):
-    """Where rows come from. `validation` and `test` are cut from `train` where they are not given."""
+    """Where rows come from."""
 
     train: str
+    """The rows to learn from: a .jsonl, .json, .csv or .parquet file, or a data set of the hub (org/name)."""
     validation: str | None = None
+    """The rows that choose the best epoch; without it a tenth of train, at least 8 rows."""
     test: str | None = None
+    """The rows that the report is about; without it a further tenth of train, at least 8 rows."""
     on_bad_row: Literal["fail", "drop"] = "fail"
+    """What a row that cannot be read does: fail the job, or be left out."""
 
 
 class GenerationSpec(Section):
     """How the teacher is asked. Values that a later version will widen accept only what is built."""
 
     temperature: Annotated[float, Field(ge=0.0, le=2.0)] = 0.7
+    """How freely the teacher chooses its words; 0 takes the likeliest."""
     top_p: Annotated[float, Field(gt=0.0, le=1.0)] = 1.0
+    """The teacher chooses among the likeliest tokens that make up this share of the probability."""
     max_tokens: Annotated[int, Field(ge=1, le=131_072)] = 512
+    """The longest answer of the teacher, and later of the student, in tokens."""
     samples: Literal[1] = 1
+    """Answers a row."""
     chain_of_thought: Literal[False] = False
+    """Whether the teacher is asked to reason before it answers."""
     rationale: Literal["discard"] = "discard"
+    """What becomes of the reasoning that an endpoint returns beside its answer."""
     select: Literal["all"] = "all"
+    """Which of several answers to a row are kept."""
     mode: Literal["answers"] = "answers"
+    """What the teacher writes."""
     strategy: Literal["mix"] = "mix"
+    """How the rows of several teachers are put together."""
     budget_usd: None = None
+    """The most that the teacher may cost, in dollars."""
     budget_tokens: None = None
+    """The most tokens that the teacher may read and write."""
     min_teacher_score: None = None
+    """The score below which a teacher is not learnt from."""
 
 
 class CurationSpec(Section):
-    """Which answers are kept. `verify: auto` drops answers that contradict the gold, `none` keeps them."""
+    """Which answers are kept."""
 
     deduplicate: Literal["near", "exact", "none"] = "near"
+    """Which rows that ask the same are dropped: those that are nearly alike, those that are equal, or none."""
     balance: None = None
+    """How rows of frequent labels are thinned out."""
     decontaminate: bool = True
+    """Drop training rows that are too close to a held-out row."""
     verify: Literal["auto", "none"] = "auto"
+    """auto drops answers that contradict the gold answer; none keeps them."""
 
 
 class TrainingSpec(Section):
-    """How the student learns. `early_stopping_patience` counts epochs without a better validation loss; 0 turns it off."""
+    """How the student learns."""
 
     method: Literal["sft"] = "sft"
+    """How the student learns; sft: from the teacher's answers."""
     learning_rate: Annotated[float, Field(gt=0.0, le=1.0)] = 2.0e-5
+    """The peak learning rate of AdamW."""
     batch_size: Positive = 2
+    """Texts a forward pass."""
     gradient_accumulation_steps: Positive = 1
+    """Forward passes an optimizer step."""
     num_epochs: Annotated[float, Field(gt=0, le=1000)] = 3
+    """How often each row is seen."""
     temperature: Annotated[float, Field(ge=1.0, le=1.0)] = 1.0
-    loss: dict[Literal["ce"], Annotated[float, Field(gt=0)]] = {"ce": 1.0}
+    """The softmax temperature at which distributions are compared."""
+    loss: Annotated[dict[Literal["ce"], Annotated[float, Field(gt=0)]], Field(min_length=1)] = {"ce": 1.0}
+    """The weight of each part of the loss; ce: cross-entropy on the teacher's answer."""
     warmup_ratio: Unit = 0.05
+    """The share of the steps in which the learning rate rises."""
     weight_decay: Annotated[float, Field(ge=0)] = 0.0
+    """The decoupled weight decay of AdamW."""
     max_length: Annotated[int, Field(ge=16)] | None = None
+    """The longest text, in tokens; rows that are longer are left out. Without it the model's own window."""
     early_stopping_patience: Annotated[int, Field(ge=0)] = 2
+    """Epochs without a better validation loss after which training stops; 0 never does."""
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
+    """What the order of the rows and the adapter's first weights are drawn from."""
 
 
 class EvaluationSpec(Section):
     """What is measured, and on which models."""
 
     metrics: Literal["auto"] | list[str] = "auto"
+    """auto: the task's own; or a list of their names."""
     models: list[Literal["teacher", "baseline", "distilled", "weights"]] = ["teacher", "baseline", "distilled"]
+    """Which models are measured; weights: the distilled student before it was exported."""
     judge: None = None
+    """A model that judges the answers."""
     concurrency: Annotated[int, Field(ge=1, le=64)] = 4
+    """The number of requests at once at which the throughput is measured."""
 
     @field_validator("models")
     @classmethod
@@ -157,26 +211,37 @@ class EvaluationSpec(Section):
 
 
 class ExportSpec(Section):
-    """What the student is written as. `max_quality_loss`: the mean nats a token that the exported file's greedy choices may
-    lose under the unquantised weights."""
+    """What the student is written as."""
 
     formats: list[Literal["gguf:q8_0", "gguf:f16"]] = ["gguf:q8_0"]
+    """The files that are written; the report's distilled model is the first one."""
     max_quality_loss: Annotated[float, Field(ge=0)] = 0.02
+    """Mean nats a token that the exported file's greedy choices may lose under the weights; past it the job fails."""
 
 
 class JobSpec(Section):
     """A whole job. Only task, teacher, student and data.train are required."""
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")]
+    """Names the run folder runs/NAME; without it the job file's own name."""
     task: TaskName
+    """What the rows are about: decides prompts, how answers are read and verified, and the main metric."""
     teacher: ModelSpec
+    """Who answers the rows: a name, or a mapping with model, path or endpoint."""
     student: StudentSpec
+    """Who learns: a name, or a mapping with model or path, shrink, adapter."""
     data: DataSpec
+    """Where the rows come from."""
     generation: GenerationSpec = GenerationSpec()
+    """How the teacher is asked."""
     curation: CurationSpec = CurationSpec()
+    """Which answers are kept."""
     training: TrainingSpec = TrainingSpec()
+    """How the student learns."""
     evaluation: EvaluationSpec = EvaluationSpec()
+    """What is measured, and on which models."""
     export: ExportSpec = ExportSpec()
+    """What the student is written as: a list of formats, or a mapping."""
 
     @field_validator("teacher", "student", mode="before")
     @classmethod
@@ -195,14 +260,33 @@ def load_job(path: Path) -> JobSpec:
     Raises:
         InputError: the file is missing, is no YAML mapping, or a key or value is wrong.
     """
-    data = read_mapping(
+    data = read_job_mapping(path)
+    return parse_job(
+        data, source=str(path), folder=path.resolve().parent, default_name=path.stem, line_of=partial(line_of, path)
+    )
+
+
+def read_job_mapping(path: Path) -> dict[Any, Any]:
+    """What a job file holds, unchecked.
+
+    Raises:
+        InputError: the file is missing, or is no YAML mapping.
+    """
+    return read_mapping(
         path, what="the job file", expected="keys such as task, teacher, student, data", hint="potstill init TASK writes one"
     )
-    return parse_job(data, source=str(path), folder=path.resolve().parent, default_name=path.stem)
 
 
-def parse_job(data: Mapping[str, Any], *, source: str, folder: Path, default_name: str) -> JobSpec:
-    """Check a job given as a mapping; `source` names it in errors, `folder` is where its relative paths start.
+def parse_job(
+    data: Mapping[str, Any], *, source: str, folder: Path, default_name: str, line_of: Lines | None = None
+) -> JobSpec:
+    """Check a job given as a mapping.
+
+    Args:
+        source: Names it in errors.
+        folder: Where its relative paths start.
+        default_name: Its name, where it gives none itself.
+        line_of: The line of its source where a value stands, given the keys that lead to it.
 
     Raises:
         InputError: a key or value is wrong.
@@ -210,7 +294,12 @@ def parse_job(data: Mapping[str, Any], *, source: str, folder: Path, default_nam
     try:
         job = JobSpec.model_validate({"name": default_name, **data})
     except ValidationError as error:
-        raise explain(error, JobSpec, source=source, examples=_EXAMPLES) from None
+        raise explain(error, JobSpec, source=source, examples=EXAMPLES, line_of=line_of) from None
+    return with_absolute_paths(job, folder)
+
+
+def with_absolute_paths(job: JobSpec, folder: Path) -> JobSpec:
+    """The same job; its relative paths are taken from `folder`."""
     return job.model_copy(
         update={
             "data": job.data.model_copy(

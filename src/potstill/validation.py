@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import difflib
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from pydantic import BaseModel, ValidationError
@@ -32,6 +33,9 @@ _EXPECTED = {
 _NOT_A_KEY = ("list[str]", "literal['auto']", "[key]")
 
 
+Lines = Callable[[Sequence[int | str]], int | None]
+
+
 def explain(
     error: ValidationError,
     model: type[BaseModel],
@@ -39,6 +43,7 @@ def explain(
     source: str,
     prefix: Sequence[str] = (),
     examples: Mapping[str, str] | None = None,
+    line_of: Lines | None = None,
 ) -> InputError:
     """The first problem as an error a user can act on; the other keys that are wrong stand in its hint.
 
@@ -47,21 +52,55 @@ def explain(
         source: The file.
         prefix: The keys of the file that lead to the value.
         examples: What to expect at certain keys, where pydantic's own words do not help.
+        line_of: The line of the file where a value stands, given the keys that lead to it.
     """
-    problems = error.errors()
-    first, examples = problems[0], examples or {}
-    key = _key(first, prefix) or "the job"
-    expected = examples.get(key) or _expectation(first)
-    others = [name for name in dict.fromkeys(_key(problem, prefix) for problem in problems[1:]) if name != key][:5]
-    hint = f"wrong too: {', '.join(others)}" if others else None
-    if first["type"] == "missing":
-        return InputError(f"the required key '{key}' is missing", where=source, expected=expected, hint=hint)
-    if first["type"] == "extra_forbidden":
-        known = ", ".join(_known_keys(model, first["loc"][:-1]))
-        return InputError(f"unknown key '{key}'", where=source, expected=f"one of {known}", hint=hint)
-    if first["type"] == "value_error":
-        return InputError(f"'{key}': {first['ctx']['error']}", where=source, found=_found(first), hint=hint)
-    return InputError(f"wrong value for '{key}'", where=source, found=_found(first), expected=expected, hint=hint)
+    first, *others = explain_all(error, model, source=source, prefix=prefix, examples=examples, line_of=line_of)
+    if others:
+        keys = _keys(error, prefix)[1:6]
+        more = f" and {len(others) - len(keys)} more" if len(others) > len(keys) else ""
+        first.hint = f"{f'{first.hint} ' if first.hint else ''}wrong too: {', '.join(keys)}{more}"
+    return first
+
+
+def explain_all(
+    error: ValidationError,
+    model: type[BaseModel],
+    *,
+    source: str,
+    prefix: Sequence[str] = (),
+    examples: Mapping[str, str] | None = None,
+    line_of: Lines | None = None,
+) -> list[InputError]:
+    """Every wrong key once, in the order of the file's model; the arguments are those of `explain`."""
+    problems: dict[str, Any] = {}
+    for problem in error.errors():
+        problems.setdefault(_key(problem, prefix), problem)
+    explained = []
+    for key, problem in problems.items():
+        line = line_of([*prefix, *problem["loc"]]) if line_of else None
+        where = source if line is None else f"{source}, line {line}"
+        explained.append(_explain_one(key or "the job", problem, model, where, examples or {}))
+    return explained
+
+
+def _explain_one(
+    key: str, problem: Any, model: type[BaseModel], where: str, examples: Mapping[str, str]
+) -> InputError:
+    expected = examples.get(key) or _expectation(problem)
+    if problem["type"] == "missing":
+        return InputError(f"the required key '{key}' is missing", where=where, expected=expected)
+    if problem["type"] == "extra_forbidden":
+        known = _known_keys(model, problem["loc"][:-1])
+        near = difflib.get_close_matches(str(problem["loc"][-1]), known, n=1)
+        hint = f"did you mean '{near[0]}'?" if near else None
+        return InputError(f"unknown key '{key}'", where=where, expected=f"one of {', '.join(known)}", hint=hint)
+    if problem["type"] == "value_error":
+        return InputError(f"'{key}': {problem['ctx']['error']}", where=where, found=_found(problem))
+    return InputError(f"wrong value for '{key}'", where=where, found=_found(problem), expected=expected)
+
+
+def _keys(error: ValidationError, prefix: Sequence[str]) -> list[str]:
+    return list(dict.fromkeys(_key(problem, prefix) for problem in error.errors()))
 
 
 def _key(problem: Any, prefix: Sequence[str]) -> str:

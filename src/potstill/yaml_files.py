@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable
+from collections.abc import Hashable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -61,3 +61,29 @@ def read_mapping(path: Path, *, what: str, expected: str, hint: str | None = Non
     if not isinstance(data, dict):
         raise InputError(f"{what} holds no mapping", where=str(path), expected=expected)
     return data
+
+
+def line_of(path: Path, keys: Sequence[int | str]) -> int | None:
+    """The line where a value stands, counted from 1: of the last of these keys that the file has; None where it has none.
+
+    Args:
+        path: A file that `read_mapping` can read.
+        keys: The keys and places in lists that lead to the value, from the top.
+    """
+    node: yaml.Node | None = yaml.compose(path.read_text(encoding="utf-8"), _Loader)
+    line = None
+    for key in keys:
+        place = _child(node, key)
+        if place is None:
+            break
+        line, node = place[0].start_mark.line + 1, place[1]
+    return line
+
+
+def _child(node: yaml.Node | None, key: int | str) -> tuple[yaml.Node, yaml.Node] | None:
+    """Where an entry of a mapping or a list begins, and its value."""
+    if isinstance(node, yaml.MappingNode):
+        return next(((name, value) for name, value in node.value if getattr(name, "value", None) == key), None)
+    if isinstance(node, yaml.SequenceNode) and isinstance(key, int) and key < len(node.value):
+        return node.value[key], node.value[key]
+    return None

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from potstill.catalog.model import ResolvedModel
-from potstill.errors import ModelNotFoundError
+from potstill.errors import EndpointError, ModelNotFoundError, PotstillError
 from potstill.inference import model_identity
 from potstill.inference.endpoint import EndpointEngine
 from potstill.inference.identity import local_folder
@@ -126,13 +126,16 @@ def test_a_model_of_the_hub_is_its_name_and_commit(tmp_path: Path, monkeypatch: 
     assert local_folder(model) == snapshot
 
 
-@pytest.mark.parametrize("hub_id", ["someone/absent", "not a hub id"])
-def test_a_model_the_hub_does_not_give_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, hub_id: str) -> None:
+@pytest.mark.parametrize(("hub_id", "kind"), [("someone/absent", EndpointError), ("not a hub id", ModelNotFoundError)])
+def test_a_model_the_hub_does_not_give_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, hub_id: str, kind: type[PotstillError]
+) -> None:
+    """A hub that cannot be asked is not the user's mistake, a name that can be none of its is."""
     from huggingface_hub import constants
 
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
-    with pytest.raises(ModelNotFoundError) as caught:
+    with pytest.raises(kind) as caught:
         model_identity(ResolvedModel("absent", "hub", model=hub_id))
     assert caught.value.where == hub_id
 

@@ -46,12 +46,16 @@ def look(folder: Path, *, ask: bool = False, **values: Any) -> dict[str, Finding
 
 
 def student_folder(folder: Path, parameters: int) -> Path:
-    """A student that says it has so many weights; only the header of its file is there."""
+    """A student of so many weights, all zero; its file is as long as they are and takes no room on the disk."""
     folder.mkdir()
-    header = json.dumps({"weight": {"dtype": "F32", "shape": [parameters], "data_offsets": [0, 4 * parameters]}}).encode()
-    (folder / "model.safetensors").write_bytes(struct.pack("<Q", len(header)) + header)
-    (folder / "config.json").write_text(json.dumps({"num_hidden_layers": 6}))
+    tensor = {"dtype": "F32", "shape": [parameters], "data_offsets": [0, 4 * parameters]}
+    header = json.dumps({"model.layers.0.weight": tensor}).encode()
+    with (folder / "model.safetensors").open("wb") as file:
+        file.write(struct.pack("<Q", len(header)) + header)
+        file.truncate(8 + len(header) + 4 * parameters)
+    (folder / "config.json").write_text(json.dumps({"model_type": "llama", "num_hidden_layers": 6}))
     (folder / "chat_template.jinja").write_text("{{ messages[0].content }}")
+    (folder / "tokenizer.model").write_bytes(b"")
     return folder
 
 
@@ -61,8 +65,8 @@ pytestmark = pytest.mark.usefixtures("embedded_gguf")
 def test_a_job_that_is_in_order(tmp_path: Path) -> None:
     write_rows(tmp_path)
     found = look(tmp_path)
-    assert list(found) == ["data", "teacher", "student", "installed", "memory", "metrics"]
-    assert [finding.error for finding in found.values()] == [None] * 6
+    assert list(found) == ["data", "teacher", "student", "installed", "memory", "export", "lengths", "metrics"]
+    assert [finding.error for finding in found.values()] == [None] * 8
     assert found["data"].text == "24 train, 8 validation, 8 test rows, 0 of 40 with a gold answer"
     assert found["teacher"].text.startswith(f"{EMBEDDED}: ")
     assert "135 million parameters" in found["memory"].text
@@ -97,17 +101,17 @@ def test_the_names_of_the_contract_are_metrics_too(tmp_path: Path) -> None:
 
 def test_a_student_too_large_for_the_memory(tmp_path: Path) -> None:
     write_rows(tmp_path)
-    path = str(student_folder(tmp_path / "large", 10**12))
+    path = str(student_folder(tmp_path / "large", 10**11))
     error = look(tmp_path, student={"path": path})["memory"].error
     assert isinstance(error, MachineError)
-    assert error.expected == "about 16000.0 GB for 1000000 million parameters"
+    assert error.expected == "about 1600.0 GB for 100000 million parameters"
     assert "lora" in str(error.hint)
     # What is left after layers are dropped is not known here, so that job may start.
     assert look(tmp_path, student={"path": path, "shrink": {"layers": 2}})["memory"].error is None
     # With an adapter the weights need no gradients and no moments of the optimiser.
     with_adapter = look(tmp_path, student={"path": path, "adapter": {"type": "lora"}})["memory"].error
     assert with_adapter is not None
-    assert str(with_adapter.expected).startswith("about 6000.0 GB")
+    assert str(with_adapter.expected).startswith("about 600.0 GB")
 
 
 def test_layers_are_counted_in_folders_and_gguf_files(tmp_path: Path) -> None:
@@ -178,8 +182,8 @@ def test_the_price_counts_every_request(tmp_path: Path, priced: str, gold: bool,
 
 
 def test_every_turn_of_a_conversation_is_asked_with_what_stands_before_it(tmp_path: Path, priced: str) -> None:
-    turns = [("user", "abcd"), ("assistant", "abcd"), ("user", "abcd"), ("assistant", "abcd")]
-    rows = [{"id": str(i), "messages": [{"role": role, "content": text} for role, text in turns]} for i in range(40)]
+    roles = ("user", "assistant", "user", "assistant")
+    rows = [{"messages": [{"role": role, "content": f"ab{number}"} for role in roles]} for number in range(10, 50)]
     (tmp_path / "rows.jsonl").write_bytes(b"".join(orjson.dumps(row) + b"\n" for row in rows))
     text = look(tmp_path, ask=True, task="conversation", teacher=priced, generation={"max_tokens": 10})["price"].text
     # Two requests a row; in each at most the three messages before the last answer (5 tokens each) or one new answer of 10.

@@ -22,7 +22,7 @@ def run(
     if until is not None and until not in STAGES:
         raise InputError("unknown stage", where="--until", found=until, expected=", ".join(STAGES))
     from potstill.cli.job import print_notes
-    from potstill.service.azure_description import locate_any_job
+    from potstill.service.any_job import locate_any_job
 
     spec, root, notes = locate_any_job(job, runs)
     print_notes(notes)
@@ -35,12 +35,13 @@ def execute(spec: object, root: Path, *, until: str | None, as_json: bool) -> No
 
     from potstill.cli.console import console_progress
     from potstill.pipeline.check import preflight
-    from potstill.pipeline.run import run_job
+    from potstill.service.recorded import run_recorded
+    from potstill.service.settings import load_settings
     from potstill.spec import JobSpec
 
     assert isinstance(spec, JobSpec)
-    preflight(spec, root)
-    folder = run_job(spec, root, console_progress(quiet=as_json), until=until)
+    preflight(spec, root, until)
+    folder = run_recorded(load_settings(), spec, root, console_progress(quiet=as_json), until=until)
     reported = until in (None, "report")
     if as_json:
         print(folder.report_json.read_text() if reported else json.dumps({"run": str(folder.root), "until": until}))

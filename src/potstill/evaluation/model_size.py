@@ -10,7 +10,7 @@ import json
 import math
 import struct
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 from potstill.catalog.model import ResolvedModel
 from potstill.errors import CorruptFileError
@@ -30,7 +30,7 @@ def count_parameters(model: ResolvedModel) -> int | None:
     """The number of weights, or None where it cannot be told (endpoints, packed quantised or pickled weights).
 
     Raises:
-        CorruptFileError: a weight file has no readable header.
+        CorruptFileError: a weight file has no readable header, or ends before its weights do.
     """
     if model.kind == "endpoint":
         return None
@@ -87,20 +87,40 @@ def _folder(model: ResolvedModel) -> Path | None:
 
 
 def _safetensors_parameters(path: Path) -> int | None:
-    """Sum of the tensors' sizes by the file's JSON header (https://huggingface.co/docs/safetensors)."""
+    """Sum of the tensors' sizes."""
+    tensors = _tensors(path).values()
+    # Integer tensors are packed quantised weights: several parameters share an element.
+    if any(entry["dtype"] not in _FLOATING for entry in tensors):
+        return None
+    return sum(int(math.prod(entry["shape"])) for entry in tensors)
+
+
+def _tensors(path: Path) -> dict[str, dict[str, Any]]:
+    """What the JSON header of a safetensors file says of each tensor (https://huggingface.co/docs/safetensors)."""
     try:
         with path.open("rb") as file:
             (size,) = struct.unpack("<Q", file.read(8))
             if size > _MAX_HEADER:
                 raise CorruptFileError("the header of a weight file is too long", where=str(path), found=f"{size} bytes")
             header = json.loads(file.read(size))
-    except (struct.error, ValueError) as error:
+            tensors = {name: entry for name, entry in header.items() if name != "__metadata__"}
+            end = 8 + size + max((entry["data_offsets"][1] for entry in tensors.values()), default=0)
+    except (struct.error, ValueError, KeyError, TypeError, AttributeError) as error:
         raise CorruptFileError("a weight file has no readable header", where=str(path), found=error) from error
-    tensors = [entry for name, entry in header.items() if name != "__metadata__"]
-    # Integer tensors are packed quantised weights: several parameters share an element.
-    if any(entry["dtype"] not in _FLOATING for entry in tensors):
-        return None
-    return sum(int(math.prod(entry["shape"])) for entry in tensors)
+    if path.stat().st_size < end:
+        raise CorruptFileError(
+            "a weight file was cut off", where=str(path), found=f"{path.stat().st_size} bytes", expected=f"{end} bytes"
+        )
+    return tensors
+
+
+def tensor_names(folder: Path) -> list[str]:
+    """The names of all weights of a folder in the hub's layout, by the hub's naming.
+
+    Raises:
+        CorruptFileError: a weight file has no readable header.
+    """
+    return [name for shard in sorted(folder.glob("*.safetensors")) for name in _tensors(shard)]
 
 
 def _gguf_parameters(path: Path) -> int:
@@ -112,16 +132,25 @@ def _gguf_parameters(path: Path) -> int:
             for _ in range(entry_count):
                 _skip_string(file)
                 _skip_value(file, _number(file, "<I"))
-            return sum(_tensor_elements(file) for _ in range(tensor_count))
+            tensors = [_tensor(file) for _ in range(tensor_count)]
+            end = file.tell() + max((offset for _, offset in tensors), default=0)
     except (struct.error, KeyError, UnicodeDecodeError) as error:
         raise CorruptFileError("the GGUF header is cut off or broken", where=str(path), found=error) from error
+    size = path.stat().st_size
+    if size <= end:
+        raise CorruptFileError(
+            "the GGUF file was cut off", where=str(path), found=f"{size} bytes", expected=f"more than {end} bytes"
+        )
+    return sum(count for count, _ in tensors)
 
 
-def _tensor_elements(file: BinaryIO) -> int:
+def _tensor(file: BinaryIO) -> tuple[int, int]:
+    """How many weights a tensor holds, and where its data begin, counted from the end of the header."""
     name = file.read(_number(file, "<Q")).decode()
     shape = [_number(file, "<Q") for _ in range(_number(file, "<I"))]
-    file.seek(12, 1)  # its type and its offset
-    return 0 if name.startswith(_GGUF_COMPUTED) else math.prod(shape)
+    file.seek(4, 1)  # its type
+    offset = _number(file, "<Q")
+    return 0 if name.startswith(_GGUF_COMPUTED) else math.prod(shape), offset
 
 
 def _skip_value(file: BinaryIO, kind: int) -> None:

@@ -22,17 +22,18 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
-from potstill.errors import ExportError, MissingExtraError
+from potstill.errors import CorruptFileError, ExportError, MissingExtraError
 
 try:
     import gguf
     import numpy as np
-    from safetensors import safe_open
+    from safetensors import SafetensorError, safe_open
 except ModuleNotFoundError as error:
     raise MissingExtraError("export", error.name or "gguf") from error
 
 from potstill.exporting import gguf_families as families
 from potstill.exporting.gguf_tokenizer import read_vocabulary
+from potstill.gguf_metadata import read_metadata
 
 Quantization = Literal["f16", "q8_0"]
 
@@ -84,11 +85,10 @@ def export_gguf(
     Raises:
         ExportError: The architecture, its rotary scaling or its tokenizer is none that llama.cpp computes alike, the
             folder is incomplete, or a weight is not finite in half precision. Nothing is left behind.
+        CorruptFileError: The weights cannot be read.
     """
-    config = _read_config(model_dir)
-    family = families.family_of(config)
-    dimensions = families.read_dimensions(config, family)
-    rope = families.read_rope(config, dimensions, family)
+    config = read_config(model_dir)
+    family, dimensions, rope = check_architecture(config)
     with ExitStack() as open_files:
         weights = _open_weights(model_dir, open_files)
         tensors = list(_plan(weights, family, dimensions, rope, quantization))
@@ -107,11 +107,61 @@ def export_gguf(
     return GGUFExport(out_file, out_file.stat().st_size, len(tensors), quantization)
 
 
-def _read_config(model_dir: Path) -> families.Config:
+def check_architecture(config: families.Config) -> tuple[families.Family, families.Dimensions, families.Rope]:
+    """What a configuration says about a model that can be exported.
+
+    Raises:
+        ExportError: The architecture or its rotary scaling is none that llama.cpp computes alike.
+    """
+    family = families.family_of(config)
+    dimensions = families.read_dimensions(config, family)
+    return family, dimensions, families.read_rope(config, dimensions, family)
+
+
+def check_exportable(model_dir: Path) -> None:
+    """Whether `export_gguf` can write the model of a folder, told from its configuration, headers and tokenizer alone.
+
+    Raises:
+        ExportError: See `export_gguf`.
+        CorruptFileError: The weights cannot be read.
+    """
+    config = read_config(model_dir)
+    family, dimensions, rope = check_architecture(config)
+    with ExitStack() as open_files:
+        tensors = list(_plan(_open_weights(model_dir, open_files), family, dimensions, rope, "f16"))
+        rows = next(tensor.shape[0] for tensor in tensors if tensor.name == "token_embd.weight")
+    read_vocabulary(model_dir, config, rows, None)
+
+
+def check_family(gguf_file: Path) -> None:
+    """Whether a student that comes as a GGUF file is of an architecture that can be written again.
+
+    Raises:
+        ExportError: It is not.
+    """
+    known = [gguf.MODEL_ARCH_NAMES[family.arch] for family in families.FAMILIES.values()]
+    name = read_metadata(gguf_file, {"general.architecture"}).get("general.architecture")
+    if name not in known:
+        raise ExportError(
+            "this architecture cannot be exported to GGUF", where=str(gguf_file), found=name, expected=", ".join(known)
+        )
+
+
+def read_config(model_dir: Path) -> families.Config:
+    """The configuration of a folder in the hub's layout.
+
+    Raises:
+        ExportError: There is none, or it is no JSON object.
+    """
     path = model_dir / "config.json"
     if not path.is_file():
         raise ExportError("this is no model folder", where=str(model_dir), expected="config.json")
-    config: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    try:
+        config = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ExportError("the configuration is not JSON", where=str(path), found=error) from error
+    if not isinstance(config, dict):
+        raise ExportError("the configuration is no JSON object", where=str(path), found=type(config).__name__)
     return config
 
 
@@ -127,7 +177,10 @@ def _open_weights(model_dir: Path, open_files: ExitStack) -> dict[str, Any]:
         path = model_dir / shard
         if not path.is_file():
             raise ExportError("the weights are missing", where=str(model_dir), expected=shard)
-        file = open_files.enter_context(safe_open(path, framework="pt"))
+        try:
+            file = open_files.enter_context(safe_open(path, framework="pt"))
+        except SafetensorError as error:
+            raise CorruptFileError("a weight file cannot be read", where=str(path), found=error) from error
         weights.update(dict.fromkeys(file.keys(), file))
     return weights
 

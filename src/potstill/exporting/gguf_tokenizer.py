@@ -149,7 +149,10 @@ def read_vocabulary(model_dir: Path, config: Json, rows: int, chat_template: str
 def _read_json(path: Path) -> dict[str, Any] | None:
     if not path.is_file():
         return None
-    content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    try:
+        content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ExportError("a file of the tokenizer is not JSON", where=str(path), found=error) from error
     return content
 
 

@@ -5,13 +5,13 @@ Part of every request's key in the journal and of the stages' fingerprints, so a
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from potstill.catalog.model import ResolvedModel
 from potstill.digests import file_digest
-from potstill.errors import MissingExtraError, ModelNotFoundError
+from potstill.errors import EndpointError, MachineError, MissingExtraError, ModelNotFoundError
 from potstill.inference.endpoint import EndpointEngine
 from potstill.rows import content_hash
 
@@ -45,24 +45,60 @@ def local_folder(model: ResolvedModel) -> Path:
 
     Raises:
         MissingExtraError: huggingface_hub, which comes with transformers, is not installed.
-        ModelNotFoundError: the hub has no such model, needs a login for it, or cannot be reached.
+        ModelNotFoundError: the hub has no such model, or needs a login for it.
+        EndpointError: the hub cannot be reached, and the model is not on this machine.
     """
-    if model.kind == "folder":
-        return _existing(model)
+    return _existing(model) if model.kind == "folder" else _fetch(model, _DOWNLOADED)
+
+
+def local_config(model: ResolvedModel) -> Path:
+    """A folder that holds at least the config.json of a model of the hub: a few kilobytes where it is not here yet.
+
+    Raises:
+        As `local_folder`.
+    """
+    return _fetch(model, ("config.json",))
+
+
+def cached_folder(model: ResolvedModel) -> Path | None:
+    """Where an earlier download of a model of the hub lies, weights included; None where there is none."""
     try:
         from huggingface_hub import snapshot_download
+        from huggingface_hub.errors import HFValidationError
+    except ImportError:
+        return None
+    try:
+        folder = Path(snapshot_download(str(model.model), allow_patterns=list(_DOWNLOADED), local_files_only=True))
+    except (HFValidationError, OSError, ValueError):
+        return None
+    return folder if (folder / "config.json").is_file() and any(folder.glob("*.safetensors")) else None
+
+
+def _fetch(model: ResolvedModel, patterns: Sequence[str]) -> Path:
+    try:
+        from huggingface_hub import is_offline_mode, snapshot_download
         from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
     except ImportError as error:
         raise MissingExtraError("train", "huggingface_hub") from error
     try:
-        return Path(snapshot_download(str(model.model), allow_patterns=list(_DOWNLOADED)))
-    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
+        return Path(snapshot_download(str(model.model), allow_patterns=list(patterns)))
+    except LocalEntryNotFoundError as error:
+        raise EndpointError(
+            "the model is not on this machine, and the hub cannot be reached",
+            where=str(model.model),
+            found="HF_HUB_OFFLINE is set" if is_offline_mode() else str(error).strip().partition("\n")[0],
+            hint="unset HF_HUB_OFFLINE, mend the connection, or name a folder that holds the model",
+        ) from error
+    except (HfHubHTTPError, HFValidationError) as error:
         raise ModelNotFoundError(
             "the model cannot be fetched from the hub",
             where=str(model.model),
             found=str(error).strip().partition("\n")[0],
             expected="a public model, or one that your login may read (hf auth login)",
         ) from error
+    except OSError as error:
+        where = error.filename or str(model.model)
+        raise MachineError("the model cannot be stored", where=where, found=error.strerror) from error
 
 
 def _existing(model: ResolvedModel) -> Path:

@@ -17,11 +17,10 @@ from typing import Any
 
 from potstill.catalog.model import ResolvedModel
 from potstill.errors import InputError, MachineError, MissingExtraError
-from potstill.gguf_metadata import read_metadata
 from potstill.quiet import quiet_transformers
 from potstill.spec import ShrinkSpec
 from potstill.student.gguf_reading import gguf_read_once
-from potstill.student.splitting import SPLITTING_RULES, apply_rule
+from potstill.student.splitting import apply_rule, splitting_rule
 from potstill.templates import ChatTemplate
 
 
@@ -139,16 +138,9 @@ def _write(tokenizer: Any, network: Any, folder: Path) -> None:
 
 def _split_as_the_file_says(tokenizer: Any, path: Path) -> None:
     """Transformers takes GPT-2's rule for every name it does not know, SmolLM's among them."""
-    settings = read_metadata(path, {"tokenizer.ggml.model", "tokenizer.ggml.pre"})
-    if settings.get("tokenizer.ggml.model") != "gpt2":
-        return  # sentencepiece-like vocabularies are not split
-    rule = str(settings.get("tokenizer.ggml.pre"))
-    if rule not in SPLITTING_RULES:
-        raise InputError(
-            "the student's file splits text by a rule that is not known here", where=f"{path}: tokenizer.ggml.pre",
-            found=rule, expected=", ".join(SPLITTING_RULES), hint="name the model's folder or hub id instead of the file",
-        )
-    apply_rule(tokenizer.backend_tokenizer, SPLITTING_RULES[rule])
+    rule = splitting_rule(path)
+    if rule is not None:
+        apply_rule(tokenizer.backend_tokenizer, rule)
 
 
 def _shrink(network: Any, tokenizer: Any, count: int, calibration: Sequence[str]) -> None:

@@ -9,7 +9,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
+
+from potstill.errors import InputError
+from potstill.gguf_metadata import read_metadata
 
 _CONTRACTION = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)"
 _SPACES = r"\s*[\r\n]+|\s+(?!\S)|\s+"
@@ -39,6 +43,24 @@ SPLITTING_RULES: Mapping[str, SplittingRule] = {
     "qwen2": SplittingRule(rf"{_WORD}|\p{{N}}|{_REST}"),
     "gpt-4o": SplittingRule(rf"{_CASED_WORDS}|\p{{N}}{{1,3}}|{_REST_WITH_SLASHES}"),
 }
+
+
+def splitting_rule(path: Path) -> SplittingRule | None:
+    """The rule of a GGUF file; None for a sentencepiece-like vocabulary, before which text is not split.
+
+    Raises:
+        InputError: the file names a rule that is not known here, or is damaged.
+    """
+    settings = read_metadata(path, {"tokenizer.ggml.model", "tokenizer.ggml.pre"})
+    if settings.get("tokenizer.ggml.model") != "gpt2":
+        return None
+    name = str(settings.get("tokenizer.ggml.pre"))
+    if name not in SPLITTING_RULES:
+        raise InputError(
+            "the student's file splits text by a rule that is not known here", where=f"{path}: tokenizer.ggml.pre",
+            found=name, expected=", ".join(SPLITTING_RULES), hint="name the model's folder or hub id instead of the file",
+        )
+    return SPLITTING_RULES[name]
 
 
 def apply_rule(tokenizer: Any, rule: SplittingRule) -> None:

@@ -34,6 +34,14 @@ class LabelTask(Task):
             InputError: there is none.
         """
 
+    def row(self, record: Mapping[str, Any]) -> Row:
+        """A record as a row; where it lists all labels in meta.labels, its own has to be one of them."""
+        row = super().row(record)
+        listed = _listed(row)
+        if listed and row.references and parse_label(row.references[0], listed) is None:
+            raise RowError(f"the label is {row.references[0]!r}, expected one of meta.labels: {', '.join(listed)}")
+        return row
+
     def with_rows(self, rows: Sequence[Row]) -> LabelTask:
         """Learn the label set: all gold labels, and those that the rows list in meta.labels.
 

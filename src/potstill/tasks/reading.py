@@ -31,6 +31,20 @@ def read_rows_of(source: Path | str, task: Task, *, on_bad_row: Literal["fail", 
         InputError: the file is missing, of an unknown format, or holds no rows.
         DataError: a record is no row and `on_bad_row` is "fail", or two rows with one id differ.
     """
+    read = scan_rows_of(source, task)
+    if read.dropped and on_bad_row == "fail":
+        raise bad_row_error(read.dropped[0], len(read.dropped) - 1)
+    if not read.rows:
+        raise no_rows_error(source, read.dropped)
+    return read
+
+
+def scan_rows_of(source: Path | str, task: Task) -> RowsRead:
+    """Read a file, and go on after records that are no rows.
+
+    Raises:
+        InputError: the file is missing, or of an unknown format.
+    """
     rows: list[Row] = []
     bad: list[BadRecord] = []
     seen: dict[str, Row] = {}
@@ -53,11 +67,6 @@ def read_rows_of(source: Path | str, task: Task, *, on_bad_row: Literal["fail", 
             row = replace(row, id=_free_id(row.id, copies[row.id], seen))
         seen[row.id] = row
         rows.append(row)
-    if bad and on_bad_row == "fail":
-        raise _bad_row(bad)
-    if not rows:
-        found = f"{len(bad)} bad rows, the first: {bad[0].why} ({bad[0].where})" if bad else None
-        raise InputError("the data file holds no rows", where=str(source), found=found)
     return RowsRead(rows, bad)
 
 
@@ -68,10 +77,16 @@ def _free_id(wanted: str, copy: int, taken: dict[str, Row]) -> str:
     return f"{wanted}-{number}"
 
 
-def _bad_row(bad: Sequence[BadRecord]) -> DataError:
-    first = bad[0]
-    more = f" ({len(bad) - 1} more rows are bad)" if len(bad) > 1 else ""
+def bad_row_error(bad: BadRecord, others: int = 0) -> DataError:
+    """A record that is no row; `others` counts those that are not named."""
+    more = f" ({others} more rows are bad)" if others else ""
     return DataError(
-        f"a row cannot be read{more}", where=first.where, found=first.why,
+        f"a row cannot be read{more}", where=bad.where, found=bad.why,
         hint="mend it, or set data.on_bad_row: drop to leave such rows out",
     )
+
+
+def no_rows_error(source: Path | str, bad: Sequence[BadRecord]) -> InputError:
+    """A file without a single row."""
+    found = f"{len(bad)} bad rows, the first: {bad[0].why} ({bad[0].where})" if bad else None
+    return InputError("the data file holds no rows", where=str(source), found=found)

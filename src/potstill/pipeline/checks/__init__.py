@@ -1,0 +1,1 @@
+"""What is looked at before a job starts, one file a subject; `potstill.pipeline.check` says in which order, and when."""
