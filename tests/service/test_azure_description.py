@@ -12,7 +12,8 @@ import pytest
 import yaml
 
 from potstill.errors import InputError, ModelNotFoundError
-from potstill.service.azure_description import AzureJob, left_out, load_any_job, read_azure_job, write_azure_job
+from potstill.service.any_job import load_any_job
+from potstill.service.azure_description import AzureJob, left_out, read_azure_job, write_azure_job
 from potstill.service.azure_models import registry_id
 from potstill.spec import JobSpec, StudentSpec, load_job, parse_job
 from service.azure_jobs import KEY, KEY_VARIABLE, write_description

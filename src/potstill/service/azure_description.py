@@ -19,10 +19,9 @@ import yaml
 
 from potstill.catalog import ResolvedModel, resolve
 from potstill.errors import InputError
-from potstill.pipeline.check import locate
 from potstill.service.azure_fields import TASKS, translate
 from potstill.service.azure_models import chat_url, placeholder, registry_id
-from potstill.spec import JobSpec, load_job
+from potstill.spec import JobSpec
 from potstill.yaml_files import line_of, read_mapping
 
 _LARGEST_BATCH = 100  # requests at once that Azure's service allows
@@ -78,30 +77,6 @@ def read_azure_job(path: Path) -> AzureJob:
                         f"and write api_key: {placeholder(variable)}")
     other_key = translated.provide_key()
     return AzureJob(spec, tuple(notes + ([other_key] if other_key else [])), spec.teacher.api_key_env)
-
-
-def load_any_job(path: Path) -> tuple[JobSpec, tuple[str, ...]]:
-    """A job file of ours, or a description of Azure's with the notes on it.
-
-    Raises:
-        InputError: the file is missing, or a key or value is wrong.
-    """
-    if not is_azure_job(path):
-        return load_job(path), ()
-    azure = read_azure_job(path)
-    return azure.spec, azure.notes
-
-
-def locate_any_job(job: Path, runs: Path) -> tuple[JobSpec, Path, tuple[str, ...]]:
-    """A job file, a run folder or a description of Azure's: the job, the folder it runs in, and the notes on it.
-
-    Raises:
-        InputError: the file is missing, or a key or value is wrong.
-    """
-    if job.is_dir() or not is_azure_job(job):
-        return *locate(job, runs), ()
-    azure = read_azure_job(job)
-    return azure.spec, runs / azure.spec.name, azure.notes
 
 
 def write_azure_job(spec: JobSpec, *, folder: Path | None = None) -> str:

@@ -9,7 +9,8 @@ from typing import Literal
 import yaml
 
 from potstill.errors import InputError, MachineError
-from potstill.service.azure_description import is_azure_job, left_out, load_any_job, shown_path, write_azure_job
+from potstill.service.any_job import load_any_job
+from potstill.service.azure_description import is_azure_job, left_out, shown_path, write_azure_job
 from potstill.spec import JobSpec
 
 Kind = Literal["azure", "potstill"]
