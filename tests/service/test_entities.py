@@ -145,7 +145,7 @@ class TestNames:
 class TestAzuresFields:
     def test_a_connection_is_the_teacher_and_its_key_goes_to_the_environment(self, tmp_path: Path) -> None:
         job = DistillationJob(**{**SHORT, "teacher_model": None}, teacher_model_endpoint_connection=serverless(api_key=KEY))
-        with pytest.warns(UserWarning, match="the endpoint is asked for the model 'llama-405b'"):
+        with pytest.warns(UserWarning, match="the model is asked for as 'llama-405b'"):
             spec = job.to_job_spec(tmp_path)
         assert (spec.teacher.endpoint, spec.teacher.api_key_env) == ("https://example.invalid/v1", KEY_VARIABLE)
         assert os.environ[KEY_VARIABLE] == KEY

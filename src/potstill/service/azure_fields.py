@@ -136,7 +136,7 @@ def _connection(draft: Draft, value: Any, field: str) -> dict[str, Any]:
     metadata = connection.get("metadata")
     model = metadata.get("model") if isinstance(metadata, Mapping) else None
     if model is None:
-        draft.note(field, f"the endpoint is asked for the model '{name}', the connection's name; metadata.model has none")
+        draft.note(field, f"the model is asked for as '{name}', the connection's name: no metadata.model")
     teacher: dict[str, Any] = {"model": model or name, "endpoint": base_url(address)}
     text = _key_of(draft, connection, field)
     if text is None:
