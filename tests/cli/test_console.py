@@ -8,7 +8,8 @@ import sys
 
 import pytest
 
-from potstill.cli.console import Bars, Lines, console_progress, format_seconds
+from potstill.cli.console import Bars, console_progress
+from potstill.pipeline.lines import Lines, format_seconds
 from potstill.pipeline.progress import Silent
 
 
@@ -56,7 +57,7 @@ def test_lines_tell_label_count_rate_and_time_left(capsys: pytest.CaptureFixture
 
 def test_the_time_left_follows_from_the_rate(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     clock = iter([100.0, 110.0])
-    monkeypatch.setattr("potstill.cli.console.time.monotonic", lambda: next(clock))
+    monkeypatch.setattr("potstill.pipeline.lines.time.monotonic", lambda: next(clock))
     lines = Lines(interval_s=10.0)
     lines.begin("training", 100)
     lines.update(20)

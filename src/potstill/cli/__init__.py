@@ -6,7 +6,7 @@ import sys
 
 import typer
 
-from potstill.cli import check, init, job, quickstart, run
+from potstill.cli import check, init, job, jobs, models, quickstart, run
 from potstill.errors import PotstillError
 
 INTERRUPTED = 130  # what typer makes of Ctrl-C
@@ -23,6 +23,8 @@ app.command("run")(run.run)
 app.command("check")(check.check)
 app.command("init")(init.init)
 app.command("quickstart")(quickstart.quickstart)
+app.add_typer(jobs.app, name="jobs")
+app.add_typer(models.app, name="models")
 app.add_typer(job.app, name="job")
 
 

@@ -8,7 +8,7 @@ again; a killed measurement goes on in its journal.
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -167,25 +167,29 @@ def token_accuracy(
     are not at hand."""
     if context.job.task not in TOKEN_ACCURACY_TASKS or model.kind == "endpoint":
         return None
-    untrained = label in UNTRAINED
-
-    def measured(weights: ResolvedModel) -> list[float] | None:
-        context.progress.begin(f"next-token accuracy of the {label}", len(rows))
-        try:
-            return measure_token_accuracy(
-                weights, rows, task, untrained=untrained, on_done=context.advance
-            )
-        finally:
-            context.progress.end()
-
+    weights = model
     if label != "teacher":
         path = initial_student(context) if label == "baseline" else context.folder.student
-        return measured(ResolvedModel(label, "folder", path=path))
-    if model.kind != "gguf":
-        return measured(model)
-    with tempfile.TemporaryDirectory(dir=context.folder.evaluation) as unpacked:
-        build_student(model, Path(unpacked), shrink=None)
-        return measured(ResolvedModel(model.name, "folder", path=Path(unpacked)))
+        weights = ResolvedModel(label, "folder", path=path)
+    context.progress.begin(f"next-token accuracy of the {label}", len(rows))
+    try:
+        return measure_on_weights(
+            weights, rows, task, untrained=label in UNTRAINED, scratch=context.folder.evaluation, on_done=context.advance
+        )
+    finally:
+        context.progress.end()
+
+
+def measure_on_weights(
+    weights: ResolvedModel, rows: list[Row], task: Task, *, untrained: bool, scratch: Path, on_done: Callable[[int, int], None]
+) -> list[float] | None:
+    """Next-token accuracy a row; the weights of a GGUF file are unpacked into the folder `scratch` for as long as it takes."""
+    if weights.kind != "gguf":
+        return measure_token_accuracy(weights, rows, task, untrained=untrained, on_done=on_done)
+    with tempfile.TemporaryDirectory(dir=scratch) as unpacked:
+        build_student(weights, Path(unpacked), shrink=None)
+        folder = ResolvedModel(weights.name, "folder", path=Path(unpacked))
+        return measure_token_accuracy(folder, rows, task, untrained=untrained, on_done=on_done)
 
 
 def counts(context: Context) -> dict[str, Any]:

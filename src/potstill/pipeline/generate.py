@@ -8,16 +8,18 @@ turn that the journal does not hold yet.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from potstill.catalog import ResolvedModel
 from potstill.generation import RejectedRow, generate_answers
 from potstill.inference import Client, Journal, model_identity, open_engine
 from potstill.inference.protocol import Sampling
 from potstill.pipeline.stage import Context
 from potstill.rows import Row, write_jsonl, write_rows
+from potstill.spec import GenerationSpec
 from potstill.tasks import Task
 
 LOCAL_SLOTS = 8
@@ -43,28 +45,19 @@ class Generate:
         if needs_reference(test):
             splits["test"] = test
         rows = [row for part in splits.values() for row in part]
-        outcomes = iter(asyncio.run(self._ask(context, context.task(), rows)))
+        outcomes = iter(self._ask(context, rows))
         by_split = {split: list(islice(outcomes, len(part))) for split, part in splits.items()}
         return self._write(context, by_split)
 
-    async def _ask(self, context: Context, task: Task, rows: list[Row]) -> list[Row | RejectedRow]:
-        generation, teacher = context.job.generation, context.teacher
-        sampling = Sampling(temperature=generation.temperature, top_p=generation.top_p, max_tokens=generation.max_tokens)
-        local = teacher.kind != "endpoint"
-        concurrency = teacher.concurrency or (LOCAL_SLOTS if local else ENDPOINT_CONCURRENCY)
+    def _ask(self, context: Context, rows: list[Row]) -> list[Row | RejectedRow]:
+        teacher, journal = context.teacher, context.folder.journal / "generate"
         context.progress.begin(f"{teacher.name} answers", len(rows))
-        context_tokens = context_needed(task, rows, generation.max_tokens)
-        with Journal(context.folder.journal / "generate") as journal:
-            engine = await asyncio.to_thread(open_engine, teacher, concurrency=concurrency, context=context_tokens)
-            try:
-                client = Client(engine, journal, concurrency=concurrency)
-                return await generate_answers(
-                    rows, task, client, sampling, concurrency=concurrency,
-                    on_done=context.advance,
-                )
-            finally:
-                await engine.aclose()
-                context.progress.end()
+        try:
+            return asyncio.run(
+                ask_teacher(teacher, context.task(), rows, context.job.generation, journal, context.advance)
+            )
+        finally:
+            context.progress.end()
 
     def _write(self, context: Context, outcomes: Mapping[str, list[Row | RejectedRow]]) -> Mapping[str, Any]:
         folder = context.folder.generated
@@ -91,6 +84,28 @@ class Generate:
 
     def outputs(self, context: Context) -> Iterable[Path]:
         return sorted(context.folder.generated.glob("*.jsonl"))
+
+
+async def ask_teacher(
+    teacher: ResolvedModel, task: Task, rows: Sequence[Row], generation: GenerationSpec, journal_folder: Path,
+    on_done: Callable[[int, int], None],
+) -> list[Row | RejectedRow]:
+    """One outcome a row, in order; a reply that the journal in this folder holds is not asked for again.
+
+    Raises:
+        EndpointError: the endpoint refuses or does not answer at all; what was received stays in the journal.
+        InputError: a key, a file or an extra is missing, or the model cannot be opened.
+    """
+    sampling = Sampling(temperature=generation.temperature, top_p=generation.top_p, max_tokens=generation.max_tokens)
+    concurrency = teacher.concurrency or (ENDPOINT_CONCURRENCY if teacher.kind == "endpoint" else LOCAL_SLOTS)
+    size = context_needed(task, rows, generation.max_tokens)
+    with Journal(journal_folder) as journal:
+        engine = await asyncio.to_thread(open_engine, teacher, concurrency=concurrency, context=size)
+        try:
+            client = Client(engine, journal, concurrency=concurrency)
+            return await generate_answers(rows, task, client, sampling, concurrency=concurrency, on_done=on_done)
+        finally:
+            await engine.aclose()
 
 
 def needs_reference(test: Sequence[Row]) -> bool:

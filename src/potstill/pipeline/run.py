@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from potstill.errors import JobCanceledError, MachineError, PotstillError
+from potstill.errors import JobCanceledError, JobFailedError, MachineError, PotstillError
 from potstill.pipeline.curate import Curate
 from potstill.pipeline.evaluate import Evaluate
 from potstill.pipeline.events import EventLog
@@ -52,6 +52,12 @@ def run_job(
                 run_stage(stage, context)
         except (JobCanceledError, KeyboardInterrupt):
             events.append("canceled")
+            raise
+        except PotstillError:
+            raise
+        except Exception as error:
+            bug = JobFailedError("Potstill itself failed; please report this with the traceback", found=repr(error))
+            events.append("failed", **bug.as_json())
             raise
         events.append("completed", until=until)
     return folder

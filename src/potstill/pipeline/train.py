@@ -9,13 +9,16 @@ from __future__ import annotations
 import shutil
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from potstill.catalog import ResolvedModel
 from potstill.inference import model_identity
 from potstill.pipeline.folder import write_json
 from potstill.pipeline.stage import Context
-from potstill.rows import read_rows
+from potstill.rows import Row, read_rows
+from potstill.spec import ShrinkSpec
 from potstill.student import build_student
 from potstill.templates import ChatTemplate
 from potstill.training import TrainingResult, train_student
@@ -87,15 +90,14 @@ def initial_student(context: Context) -> Path:
     target = context.folder.initial_student
     if not (target / "config.json").is_file():
         context.progress.say("building the student")
-        build_student(model, target, shrink=shrink, calibration=_calibration(context))
+        build_initial_student(model, target, shrink, read_rows(context.folder.curated / "train.jsonl"))
     return target
 
 
-def _calibration(context: Context, count: int = CALIBRATION_ROWS) -> list[str]:
-    """The first kept rows as the student's template renders them: what shrinking looks at."""
-    model = context.student
-    if model.path is None:
-        return []
-    template = ChatTemplate.from_gguf(model.path) if model.kind == "gguf" else ChatTemplate.from_folder(model.path)
-    rows = list(read_rows(context.folder.curated / "train.jsonl"))[:count]
-    return [template.render(row.messages, add_generation_prompt=False) for row in rows]
+def build_initial_student(model: ResolvedModel, target: Path, shrink: ShrinkSpec | None, rows: Iterable[Row]) -> None:
+    """Write the untouched student to `target`; the first of the rows, as its template renders them, guide the shrinking."""
+    texts = []
+    if model.path is not None:
+        template = ChatTemplate.from_gguf(model.path) if model.kind == "gguf" else ChatTemplate.from_folder(model.path)
+        texts = [template.render(row.messages, add_generation_prompt=False) for row in islice(rows, CALIBRATION_ROWS)]
+    build_student(model, target, shrink=shrink, calibration=texts)

@@ -1,0 +1,3 @@
+"""The steps, oldest first by their names."""
+
+from __future__ import annotations
