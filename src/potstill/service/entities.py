@@ -188,6 +188,9 @@ class DistillationJob:
     teacher_model_settings: TeacherModelSettings | None = None
     prompt_settings: PromptSettings | None = None
     resources: ResourceConfiguration | None = None
+    compute: str | None = None
+    identity: Any = None
+    services: Mapping[str, Any] | None = None
     outputs: Mapping[str, Output] | None = None
     properties: Mapping[str, Any] | None = None
 
