@@ -14,8 +14,9 @@ import yaml
 from potstill.errors import InputError, ModelNotFoundError
 from potstill.service.any_job import load_any_job
 from potstill.service.azure_description import AzureJob, left_out, read_azure_job, write_azure_job
+from potstill.service.azure_fields import translate
 from potstill.spec import JobSpec, load_job, parse_job
-from service.azure_jobs import KEY, KEY_VARIABLE, write_description
+from service.azure_jobs import KEY, KEY_VARIABLE, description, write_description
 
 CONNECTION = "teacher_model_endpoint_connection"
 INFERENCE = "teacher_model_settings.inference_parameters"
@@ -87,6 +88,12 @@ class TestTheKey:
         assert KEY not in repr(azure)
         assert azure.notes[0].startswith(f"{tmp_path / 'azure.yml'} holds an API key in clear text: move it")
         assert KEY_VARIABLE in azure.notes[0]
+
+    def test_stands_by_itself_while_a_description_is_translated(self) -> None:
+        translated = translate(description(), source="test")
+        assert translated.api_key is not None
+        assert (translated.api_key.variable, translated.api_key.value) == (KEY_VARIABLE, KEY)
+        assert KEY not in repr(translated)
 
     def test_of_the_environment_comes_first(self, read: Any) -> None:
         os.environ[KEY_VARIABLE] = "another"
