@@ -6,7 +6,7 @@ import sys
 
 import typer
 
-from potstill.cli import check, init, job, jobs, models, quickstart, run
+from potstill.cli import check, init, job, jobs, models, quickstart, run, schema, usage
 from potstill.errors import PotstillError
 
 INTERRUPTED = 130  # what typer makes of Ctrl-C
@@ -22,6 +22,7 @@ app = typer.Typer(
 app.command("run")(run.run)
 app.command("check")(check.check)
 app.command("init")(init.init)
+app.command("schema")(schema.schema)
 app.command("quickstart")(quickstart.quickstart)
 app.add_typer(jobs.app, name="jobs")
 app.add_typer(models.app, name="models")
@@ -46,10 +47,11 @@ def options(
 
 def main() -> None:
     """The `potstill` command: exit code 0 done, 1 the job failed, 2 the user's input is wrong, 130 stopped by Ctrl-C."""
+    as_json = "--json" in sys.argv
     try:
-        app()
+        usage.call(app, as_json=as_json)
     except PotstillError as error:
-        print_error(error, as_json="--json" in sys.argv)
+        print_error(error, as_json=as_json)
         sys.exit(error.exit_code)
     except SystemExit as end:
         if end.code == INTERRUPTED:
