@@ -2,29 +2,31 @@
 
 from __future__ import annotations
 
-from made.blocks import code, table
+from importlib.resources import files
+from pathlib import Path
 
+from made.blocks import code, table
 from potstill.catalog import CatalogEntry
 from potstill.catalog.entry import read_catalog
-from potstill.catalog.lookup import _OURS
+
+OURS = Path(str(files("potstill.catalog"))) / "entries.yaml"
 
 
 def endpoint_table() -> str:
     """The models behind an endpoint: name, served by, context window, price, licence."""
     rows = []
-    for name, entry in read_catalog(_OURS).items():
+    for name, entry in read_catalog(OURS).items():
         if entry.endpoint is None:
             continue
-        price = entry.price
-        told = "not known" if price is None else f"${price.input:g} / ${price.output:g}" + (f" ({price.date})" if price.date else "")
-        rows.append([code(name), _host(entry), _tokens(entry), told, code(entry.api_key_env or ""), entry.license or "see vendor"])
+        key, terms = code(entry.api_key_env or ""), entry.license or "see vendor"
+        rows.append([code(name), _host(entry), _tokens(entry), _price(entry), key, terms])
     return table(["Name", "Served by", "Context window", "Price, in / out", "Key variable", "Licence"], rows)
 
 
 def student_table() -> str:
     """The models with weights: name, where they come from, context window, licence."""
     rows = []
-    for name, entry in read_catalog(_OURS).items():
+    for name, entry in read_catalog(OURS).items():
         if entry.endpoint is None:
             source = f"Python package {code(entry.package)}" if entry.package else code(str(entry.model))
             rows.append([code(name), source, _tokens(entry), entry.license or "not known"])
@@ -36,6 +38,13 @@ def gguf_families() -> str:
     from potstill.exporting.gguf_families import FAMILIES
 
     return ", ".join(code(name) for name in FAMILIES)
+
+
+def _price(entry: CatalogEntry) -> str:
+    price = entry.price
+    if price is None:
+        return "not known"
+    return f"${price.input:.2f} / ${price.output:.2f}" + (f" ({price.date})" if price.date else "")
 
 
 def _host(entry: CatalogEntry) -> str:

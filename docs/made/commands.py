@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from typing import Any
 
 import typer
-from made.blocks import code, fence, table
 
+from made.blocks import code, fence, table
 from potstill.cli import app
 
 

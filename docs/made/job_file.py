@@ -9,16 +9,16 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 import annotated_types
 import yaml
-from made.blocks import code, table
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
+from made.blocks import code, table
 from potstill.spec import JobSpec, StudentSpec
 
 _BOUNDS = {annotated_types.Ge: "≥ {ge:g}", annotated_types.Gt: "> {gt:g}", annotated_types.Le: "≤ {le:g}",
            annotated_types.Lt: "< {lt:g}"}
-_NAMES = {str: "text", int: "whole number", float: "number", bool: "true or false", types.NoneType: "null", dict: "mapping"}
+_NAMES = {str: "text", int: "whole number", float: "number", bool: "true or false"}
 
 
 def job_file_reference() -> str:
@@ -41,7 +41,8 @@ def _section(title: str, prefix: str, model: type[BaseModel], leave_out: set[str
             continue
         inner = _model_of(field.annotation)
         kind = f"[{key}](#{_anchor(f'{prefix}.{key}' if prefix else key)})" if inner else _kind(field)
-        rows.append([code(key), kind, _default(field), field.description or ""])
+        default = "the file's name" if (model, key) == (JobSpec, "name") else _default(field)
+        rows.append([code(key), kind, default, field.description or ""])
     words = inspect.cleandoc(model.__doc__ or "")
     more = " The keys of `teacher`, and:" if leave_out else ""
     heading = f"## {title} {{#{_anchor(prefix or 'the-job')}}}"
@@ -66,7 +67,7 @@ def _default(field: FieldInfo) -> str:
     if field.is_required():
         return "required"
     value = field.get_default(call_default_factory=True)
-    if value is PydanticUndefined or isinstance(value, BaseModel):
+    if value is None or value is PydanticUndefined or isinstance(value, BaseModel):
         return ""
     return code(_yaml(value))
 
@@ -78,9 +79,11 @@ def _yaml(value: Any) -> str:
 
 def _kind(field: FieldInfo) -> str:
     """What a key takes, in words, with its bounds; a key that takes nothing but its default is there for later versions."""
+    if field.annotation is types.NoneType:
+        return "nothing yet"
     words = _words(field.annotation, field.metadata)
-    fixed = not field.is_required() and words.strip("`") in (_yaml(field.get_default()), "null")
-    return f"{words}; nothing else is built yet" if fixed else words
+    fixed = not field.is_required() and words == code(_yaml(field.get_default()))
+    return f"{words} alone, so far" if fixed else words
 
 
 def _words(annotation: Any, metadata: Sequence[Any]) -> str:
@@ -89,7 +92,7 @@ def _words(annotation: Any, metadata: Sequence[Any]) -> str:
         inner, *more = get_args(annotation)
         return _words(inner, [*metadata, *more])
     if origin in (Union, types.UnionType):
-        return " or ".join(_words(option, metadata if option is not types.NoneType else ()) for option in get_args(annotation))
+        return " or ".join(_words(option, metadata) for option in get_args(annotation) if option is not types.NoneType)
     if origin is Literal:
         return ", ".join(code(_yaml(value)) for value in get_args(annotation))
     if origin is list:

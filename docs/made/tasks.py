@@ -6,8 +6,8 @@ from importlib.resources import files
 from typing import Any, get_args
 
 import orjson
-from made.blocks import code, fence, table
 
+from made.blocks import code, fence, table
 from potstill.curation.curate import rules_for
 from potstill.pipeline.evaluate import TOKEN_ACCURACY_TASKS
 from potstill.reporting.names import metric_meaning, metric_name, rule_meaning

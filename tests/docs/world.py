@@ -114,13 +114,13 @@ class Reader:
             check_rows(block.text, page.meta["task"], where)
 
     def _run(self, command: str, shown: str, code: int, where: str) -> None:
-        ended, printed = self._shell(command)
+        ended, printed = self.shell(command)
         assert ended == code, f"{where}: `{command}` ended with {ended}; it printed:\n{printed}"
         if shown:
             assert matches(shown, printed), f"{where}: `{command}` printed something else:\n{printed}"
         assert KEY not in printed
 
-    def _shell(self, command: str) -> tuple[int, str]:
+    def shell(self, command: str) -> tuple[int, str]:
         """Its exit code and all it printed. `potstill` runs inside this process, which has loaded what it needs already."""
         if command.startswith("export "):
             self.monkeypatch.setenv(command.removeprefix("export ").partition("=")[0], KEY)
