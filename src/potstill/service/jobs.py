@@ -27,7 +27,7 @@ from potstill.service.queue import ahead, enqueue, orphans, queue_lock, revive, 
 from potstill.service.records import adopt, find_job, now, refresh
 from potstill.service.registry import register_models
 from potstill.service.settings import Settings
-from potstill.service.status import ENDED, RunState, Status
+from potstill.service.status import ENDED, ENDS, RunState, Status
 from potstill.service.tables import JobRecord
 from potstill.spec import JobSpec, load_job
 
@@ -177,11 +177,12 @@ class JobOperations:
         return [line for event, _ in events if (line := format_event(event)) is not None]
 
     def _start_of_last_run(self, name: str) -> int:
-        """Where in events.jsonl the newest start of a job stands; for one that waits, where its next start will."""
-        job, start, end = self.get(name), 0, 0
+        """Where in events.jsonl the newest start of a job stands; for one that has yet to begin (again), where it will."""
+        job, start, end, over = self.get(name), 0, 0, False
         for event, behind in new_events(RunFolder(job.run_folder).events, 0):
+            over = event["event"] in ENDS
             start, end = (end if event["event"] == "job" else start), behind
-        return end if job.status == "Queued" else start
+        return end if over and not job.ended else start
 
     def cancel(self, name: str, *, patience_s: float = 120.0) -> Job:
         """Stop a job at a point from which it can go on: `create_or_update` again, or `potstill run` on its folder.
@@ -278,7 +279,7 @@ class JobOperations:
         return Job(
             name=record.name, status=cast(Status, record.status), run_folder=Path(record.run_folder), host=record.host,
             task=spec["task"], teacher=_called(spec["teacher"]), student=_called(spec["student"]),
-            stage=state.stage if state is not None else None, progress=state.progress if state is not None else None,
+            stage=record.stage, progress=state.progress if state is not None else None,
             place=len(ahead(session, record)) if record.status == "Queued" else None, error=record.error,
             labels=record.labels, created_at=record.created_at, started_at=record.started_at,
             finished_at=record.finished_at, heartbeat_at=record.heartbeat_at, archived=record.archived,

@@ -60,7 +60,7 @@ def enqueue(session: Session, settings: Settings, spec: JobSpec, labels: Mapping
     if record.ticket is None or record.status != "Queued":
         record.ticket = 1 + (session.scalar(select(func.max(JobRecord.ticket)).where(JobRecord.host == settings.host)) or 0)
         record.status, record.queued_at, record.starts = "Queued", now(), 0
-        record.error = record.started_at = record.finished_at = None
+        record.error = record.started_at = record.finished_at = record.stage = None
         record.cancel_requested = record.archived = False
     session.flush()
     return record

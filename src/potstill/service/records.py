@@ -87,7 +87,7 @@ def refresh(record: JobRecord, host: str) -> RunState | None:
 
 def settle(record: JobRecord, state: RunState, events_bytes: int) -> None:
     """Write a state into a row."""
-    record.status, record.events_bytes = state.status, events_bytes
+    record.status, record.stage, record.events_bytes = state.status, state.stage, events_bytes
     record.error = dict(state.error) if state.error is not None else None
     record.started_at, record.finished_at = state.started_at, state.finished_at
     if state.status in ENDED:

@@ -17,6 +17,7 @@ from potstill.pipeline.folder import RunFolder
 
 Status = Literal["Queued", "Running", "Completed", "Failed", "Canceled"]
 ENDED: tuple[Status, ...] = ("Completed", "Failed", "Canceled")
+ENDS = ("completed", "failed", "canceled")  # the events one of which is a run's last, unless it was killed
 _LAST_STAGE = (None, "report")
 
 
@@ -47,7 +48,7 @@ def read_state(folder: RunFolder, *, alive: bool | None = None) -> RunState:
     started_at = _time(since[0]) if since else None
     if alive:
         return RunState("Running", stage, _progress(since), None, started_at, None)
-    last = next((event for event in reversed(since) if event["event"] in ("completed", "failed", "canceled")), None)
+    last = next((event for event in reversed(since) if event["event"] in ENDS), None)
     ended_at = _time(since[-1]) if since else None
     if last is None:
         return RunState("Failed", stage, None, _vanished(folder, stage), started_at, ended_at)

@@ -37,10 +37,11 @@ class Base(DeclarativeBase):
 class JobRecord(Base):
     """A job: one run folder.
 
-    ticket: the place in its machine's queue, higher for later ones; None for runs that never queued. host: the machine it runs
-    on. spec: the job as resolved. labels: what the user called it beside its name (display_name, description, tags,
-    experiment_name). queued_at: when it was queued, or last given a process to wait in. pid: the process at work, or the last
-    one. events_bytes: how much of events.jsonl the status takes account of. starts: processes started since it was queued.
+    stage: the one at work, or where the run stopped. ticket: the place in its machine's queue, higher for later ones; None for
+    runs that never queued. host: the machine it runs on. spec: the job as resolved. labels: what the user called it beside its
+    name (display_name, description, tags, experiment_name). queued_at: when it was queued, or last given a process to wait in.
+    pid: the process at work, or the last one. events_bytes: how much of events.jsonl the status takes account of. starts:
+    processes started since it was queued.
     """
 
     __tablename__ = "jobs"
@@ -50,6 +51,7 @@ class JobRecord(Base):
     run_folder: Mapped[str]
     host: Mapped[str]
     status: Mapped[str] = mapped_column(String(16))
+    stage: Mapped[str | None] = mapped_column(String(16))
     ticket: Mapped[int | None]
     spec: Mapped[dict[str, Any]]
     labels: Mapped[dict[str, Any]]

@@ -17,6 +17,7 @@ def upgrade() -> None:
         sa.Column("run_folder", sa.Text, nullable=False),
         sa.Column("host", sa.Text, nullable=False),
         sa.Column("status", sa.String(16), nullable=False),
+        sa.Column("stage", sa.String(16)),
         sa.Column("ticket", sa.Integer),
         sa.Column("spec", sa.JSON, nullable=False),
         sa.Column("labels", sa.JSON, nullable=False),
