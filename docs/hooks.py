@@ -9,7 +9,7 @@ from typing import Any
 from made.catalogue import endpoint_table, gguf_families, student_table
 from made.commands import command_reference
 from made.job_file import job_file_reference
-from made.readme import quickstart_result
+from made.readme import layers, quickstart_result
 from made.tasks import prompts, rules_table, task_metrics, tasks_table
 
 MADE: dict[str, Callable[..., str]] = {
@@ -22,6 +22,7 @@ MADE: dict[str, Callable[..., str]] = {
     "metrics": task_metrics,
     "prompts": prompts,
     "rules": rules_table,
+    "layers": layers,
     "quickstart-result": quickstart_result,
 }
 _MADE = re.compile(r"<!-- made: ([\w-]+)((?: [\w./-]+)*) -->")
