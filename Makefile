@@ -37,7 +37,7 @@ test: lint $(AZURE_VENV)/.ready
 
 # The tests build the documentation too, as strictly, and do what it says.
 docs: setup
-	$(BIN)/mkdocs build --strict
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 quickstart: setup
 	HF_HUB_OFFLINE=1 $(BIN)/potstill quickstart
