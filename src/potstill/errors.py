@@ -63,7 +63,7 @@ class PotstillError(Exception):
 
 
 def _shorten(line: str, limit: int = 300) -> str:
-    line = line.replace("\n", " ")
+    line = "".join(character if character.isprintable() else " " for character in line)  # what a terminal would obey
     return line if len(line) <= limit else line[: limit - 1] + "…"
 
 

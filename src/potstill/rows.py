@@ -23,7 +23,7 @@ from typing import Any, Literal
 
 import orjson
 
-from potstill.errors import DataError, EndpointError, InputError, MissingExtraError
+from potstill.errors import CorruptFileError, DataError, EndpointError, InputError, MissingExtraError
 
 Role = Literal["system", "user", "assistant"]
 ROLES: tuple[Role, ...] = ("system", "user", "assistant")
@@ -260,10 +260,17 @@ def _read_hub(name: str) -> Iterator[Record | BadRecord]:
 
 
 def read_rows(path: Path) -> Iterator[Row]:
-    """Rows of a file that `write_rows` wrote."""
-    with path.open("rb") as lines:
-        for line in lines:
-            yield Row.from_dict(orjson.loads(line))
+    """Rows of a file that `write_rows` wrote.
+
+    Raises:
+        CorruptFileError: a line is not what was written.
+    """
+    for number, entry in enumerate(read_jsonl(path), 1):
+        try:
+            row = Row.from_dict(entry)
+        except (KeyError, TypeError, AttributeError) as error:
+            raise damaged(path, number, "no row") from error
+        yield row
 
 
 def write_rows(path: Path, rows: Iterable[Row]) -> int:
@@ -290,7 +297,23 @@ def write_jsonl(path: Path, entries: Iterable[Mapping[str, Any]]) -> int:
 
 
 def read_jsonl(path: Path) -> Iterator[dict[str, Any]]:
-    """The objects of a file that `write_jsonl` wrote."""
+    """The objects of a file that `write_jsonl` wrote.
+
+    Raises:
+        CorruptFileError: a line is not what was written.
+    """
     with path.open("rb") as lines:
-        for line in lines:
-            yield orjson.loads(line)
+        for number, line in enumerate(lines, 1):
+            try:
+                entry = orjson.loads(line)
+            except orjson.JSONDecodeError as error:
+                raise damaged(path, number, error.msg) from error
+            yield entry
+
+
+def damaged(path: Path, line: int, found: str) -> CorruptFileError:
+    """A file that a stage wrote and that is something else now."""
+    return CorruptFileError(
+        "a file of the run is not what was written", where=f"{path}, line {line}", found=found,
+        hint="delete it: the stage that wrote it does so again",
+    )

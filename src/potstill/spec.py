@@ -69,12 +69,26 @@ class ModelSpec(Section):
             raise ValueError("give either 'model' or 'path'")
         if self.endpoint is not None and self.model is None:
             raise ValueError("an endpoint needs 'model', the name it serves the model under")
-        if self.endpoint is not None and not self.endpoint.startswith(("http://", "https://")):
-            raise ValueError("an endpoint starts with http:// or https://")
+        check_address(self.endpoint)
         if self.endpoint is not None and urlsplit(self.endpoint).password is not None:
             raise ValueError("an endpoint here holds no password: name the key's variable in api_key_env, or put the endpoint "
                              "into a catalogue of your own (POTSTILL_CATALOG)")
         return self
+
+
+def check_address(endpoint: str | None) -> None:
+    """An address that can be asked.
+
+    Raises:
+        ValueError: it is none.
+    """
+    if endpoint is None:
+        return
+    if not endpoint.startswith(("http://", "https://")):
+        raise ValueError("an endpoint starts with http:// or https://")
+    parts = urlsplit(endpoint)
+    if not parts.hostname or parts.port == 0:  # to ask for the port fails where it is no number up to 65535
+        raise ValueError("an endpoint names a host, and a port from 1 to 65535 where it names one")
 
 
 class ShrinkSpec(Section):

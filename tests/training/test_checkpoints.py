@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from potstill.errors import CorruptFileError
 from potstill.training.checkpoints import is_complete, keep_only, mark_complete, newest_checkpoint
 
 
@@ -26,13 +27,15 @@ def test_the_latest_step_counts_as_a_number(tmp_path: Path) -> None:
     assert newest_checkpoint(tmp_path) == latest
 
 
-@pytest.mark.parametrize("damage", ["no list", "half a list", "short file", "missing file"])
+@pytest.mark.parametrize("damage", ["no list", "half a list", "another list", "short file", "missing file"])
 def test_an_incomplete_one_is_passed_over(tmp_path: Path, damage: str) -> None:
     whole, broken = write(tmp_path, 50), write(tmp_path, 100)
     if damage == "no list":
         (broken / "complete.json").unlink()
     elif damage == "half a list":
         (broken / "complete.json").write_text('{"model.sa')
+    elif damage == "another list":
+        (broken / "complete.json").write_text('["model.safetensors"]')
     elif damage == "short file":
         (broken / "model.safetensors").write_bytes(b"weig")
     else:
@@ -46,6 +49,19 @@ def test_one_whose_best_is_gone_is_passed_over(tmp_path: Path) -> None:
     write(tmp_path, 30, best=20)
     (best / "model.safetensors").unlink()
     assert newest_checkpoint(tmp_path) == first
+
+
+@pytest.mark.parametrize("step", [10, 20])
+def test_one_that_was_changed_is_an_error(tmp_path: Path, step: int) -> None:
+    """A kill leaves files short; the same length with other contents is damage, in the best checkpoint as in the last."""
+    write(tmp_path, 10, best=10)
+    write(tmp_path, 20, best=10)
+    file = tmp_path / f"checkpoint-{step}" / "model.safetensors"
+    file.write_bytes(b"WEIGHTS" * 100)
+    with pytest.raises(CorruptFileError) as caught:
+        newest_checkpoint(tmp_path)
+    assert caught.value.where == str(file)
+    assert f"delete checkpoint-{step}" in str(caught.value.hint)
 
 
 def test_only_the_named_steps_are_kept(tmp_path: Path) -> None:

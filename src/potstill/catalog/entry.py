@@ -15,7 +15,7 @@ from pydantic import Field, ValidationError, field_validator, model_validator
 
 from potstill.catalog.model import Price
 from potstill.errors import InputError
-from potstill.spec import ModelSpec, Section
+from potstill.spec import ModelSpec, Section, check_address
 from potstill.validation import explain
 from potstill.yaml_files import read_mapping
 
@@ -53,8 +53,7 @@ class CatalogEntry(ModelSpec):
             raise ValueError("give one of 'model', 'path' and 'package'")
         if self.endpoint is not None and self.model is None:
             raise ValueError("an endpoint needs 'model', the name it serves the model under")
-        if self.endpoint is not None and not self.endpoint.startswith(("http://", "https://")):
-            raise ValueError("an endpoint starts with http:// or https://")
+        check_address(self.endpoint)
         return self
 
 

@@ -15,7 +15,7 @@ import orjson
 
 from potstill.catalog.model import Price, ResolvedModel
 from potstill.inference.protocol import FinishReason, Sampling
-from potstill.rows import Reference, read_jsonl, write_jsonl
+from potstill.rows import Reference, damaged, read_jsonl, write_jsonl
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,8 +125,18 @@ def write_predictions(path: Path, predictions: Iterable[Prediction]) -> int:
 
 
 def read_predictions(path: Path) -> list[Prediction]:
-    """Read what `write_predictions` wrote."""
-    return [Prediction(**entry) for entry in read_jsonl(path)]
+    """Read what `write_predictions` wrote.
+
+    Raises:
+        CorruptFileError: it is something else.
+    """
+    predictions = []
+    for number, entry in enumerate(read_jsonl(path), 1):
+        try:
+            predictions.append(Prediction(**entry))
+        except TypeError as error:
+            raise damaged(path, number, "no prediction") from error
+    return predictions
 
 
 def write_profile(path: Path, profile: Profile) -> None:
@@ -135,5 +145,12 @@ def write_profile(path: Path, profile: Profile) -> None:
 
 
 def read_profile(path: Path) -> Profile:
-    """Read what `write_profile` wrote."""
-    return Profile.from_dict(next(read_jsonl(path)))
+    """Read what `write_profile` wrote.
+
+    Raises:
+        CorruptFileError: it is something else.
+    """
+    try:
+        return Profile.from_dict(next(read_jsonl(path)))
+    except (StopIteration, KeyError, TypeError) as error:
+        raise damaged(path, 1, "no profile") from error

@@ -131,4 +131,5 @@ def _count(value: Any) -> int | None:
 
 def _shown(body: bytes) -> str:
     text = " ".join(body.decode("utf-8", errors="replace").split())
+    text = "".join(character if character.isprintable() else "\ufffd" for character in text)
     return text if len(text) <= _SHOWN else text[:_SHOWN] + "…"

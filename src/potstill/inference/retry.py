@@ -17,7 +17,9 @@ LONGEST_WAIT_S = 60.0
 Meaning = Literal["again", "wait", "row", "stop"]
 _TRY_AGAIN = (408, 409, 425)
 _ROW_REFUSED = (400, 413, 422)
+_REDIRECTED = "it sends requests on to another address, which gets no key from here: name that address as the endpoint"
 _WHAT_TO_DO = {
+    **dict.fromkeys((301, 302, 303, 307, 308), _REDIRECTED),
     401: "the key is missing or wrong: check the variable that api_key_env names",
     402: "the account has no credit left: top it up, then run again; nothing that was received is asked for again",
     403: "the key may not use this model: check the account, or the model's name",

@@ -8,6 +8,7 @@ fingerprint, and whose outputs are as they were, is not done again.
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
@@ -29,7 +30,8 @@ class EventLog:
         self._end_torn_line()
         descriptor = os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
         try:
-            os.write(descriptor, line)
+            if os.write(descriptor, line) < len(line):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self._path))
             if kind in ("finished", "failed", "completed", "canceled"):
                 os.fsync(descriptor)
         finally:
@@ -58,7 +60,12 @@ class EventLog:
                     yield event
 
     def last_finished(self, stage: str) -> Mapping[str, Any] | None:
-        """The newest `finished` event of a stage."""
+        """The newest `finished` event of a stage; one that lacks what such an event holds was not written by us."""
         return next(
-            (e for e in reversed(list(self.read())) if e.get("event") == "finished" and e.get("stage") == stage), None
+            (
+                event for event in reversed(list(self.read()))
+                if event.get("event") == "finished" and event.get("stage") == stage
+                and "fingerprint" in event and isinstance(event.get("outputs"), dict)
+            ),
+            None,
         )

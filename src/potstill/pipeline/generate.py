@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from potstill.catalog import ResolvedModel
+from potstill.errors import JobFailedError
 from potstill.generation import RejectedRow, generate_answers
 from potstill.inference import Client, Journal, model_identity, open_engine
 from potstill.inference.protocol import Sampling
@@ -75,6 +76,11 @@ class Generate:
             f"answers: {len(rows)} rows answered, {len(rejected)} without a usable reply"
             + (f", the first: {rejected[0][1].reason}" if rejected else "")
         )
+        if not rows:
+            raise JobFailedError(
+                "the teacher answered none of the rows", where="generated/rejected.jsonl names each row and the reason",
+                found=rejected[0][1].reason if rejected else None,
+            )
         tokens = [row.meta["completion_tokens"] for row in rows]
         return {
             "answered": {split: len(part) for split, part in answered.items()},

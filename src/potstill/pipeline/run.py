@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 from potstill.errors import JobCanceledError, JobFailedError, MachineError, PotstillError
 from potstill.pipeline.curate import Curate
@@ -43,23 +45,25 @@ def run_job(
         planned_splits(read_job_rows(job))
     with folder.locked():
         events = EventLog(folder.events)
-        events.append("job", name=job.name, until=until)
-        write_text(folder.job, dump_job(job))
+        with _disk_errors(folder):
+            events.append("job", name=job.name, until=until)
+            write_text(folder.job, dump_job(job))
         context = Context(job, folder, events, Recorded(progress, events), canceled)
         try:
             for stage in _wanted(until):
                 context.check_canceled()
                 run_stage(stage, context)
         except (JobCanceledError, KeyboardInterrupt):
-            events.append("canceled")
+            _note(events, "canceled")
             raise
         except PotstillError:
             raise
         except Exception as error:
             bug = JobFailedError("Potstill itself failed; please report this with the traceback", found=repr(error))
-            events.append("failed", **bug.as_json())
+            _note(events, "failed", **bug.as_json())
             raise
-        events.append("completed", until=until)
+        with _disk_errors(folder):
+            events.append("completed", until=until)
     return folder
 
 
@@ -91,12 +95,28 @@ def run_stage(stage: Stage, context: Context) -> None:
     except JobCanceledError:
         raise
     except PotstillError as error:
-        events.append("failed", stage=stage.name, **error.as_json())
+        _note(events, "failed", stage=stage.name, **error.as_json())
         raise
     except OSError as error:
-        problem = MachineError(f"{stage.name} could not write or read a file", where=error.filename, found=error.strerror)
-        events.append("failed", stage=stage.name, **problem.as_json())
+        problem = MachineError(
+            f"{stage.name} could not write or read a file", where=error.filename or str(folder.root), found=error.strerror
+        )
+        _note(events, "failed", stage=stage.name, **problem.as_json())
         raise problem from error
+
+
+def _note(events: EventLog, kind: str, **values: Any) -> None:
+    """Write how a run ended; where the disk is full, what is raised says more than that it cannot be written."""
+    with suppress(OSError):
+        events.append(kind, **values)
+
+
+@contextmanager
+def _disk_errors(folder: RunFolder) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise MachineError("the run folder cannot be written", where=str(folder.root), found=error.strerror) from error
 
 
 def _wanted(until: str | None) -> Sequence[Stage]:

@@ -46,7 +46,7 @@ class Train:
     def run(self, context: Context, fingerprint: str) -> Mapping[str, Any]:
         folder = context.folder
         marker = folder.student / "fingerprint"
-        if not marker.is_file() or marker.read_text() != fingerprint:
+        if not marker.is_file() or marker.read_bytes() != fingerprint.encode():
             shutil.rmtree(folder.student, ignore_errors=True)
             folder.student.mkdir(parents=True)
             marker.write_text(fingerprint)

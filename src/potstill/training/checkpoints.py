@@ -2,6 +2,7 @@
 
 transformers writes a checkpoint as a dozen files, one after the other; a process killed meanwhile leaves some of them. So a
 checkpoint counts once a list of its files and their sizes, written last and renamed into place, stands beside them and holds.
+The list has their digests too: a whole checkpoint with other contents is no matter of a kill, and is an error.
 """
 
 from __future__ import annotations
@@ -13,24 +14,53 @@ from typing import Any
 
 import orjson
 
+from potstill.digests import file_digest
+from potstill.errors import CorruptFileError
+
 _LIST = "complete.json"
 
 
 def mark_complete(checkpoint: Path) -> None:
     """Write the list of files that makes a checkpoint count."""
-    sizes = {file.name: file.stat().st_size for file in sorted(checkpoint.iterdir()) if file.is_file() and file.name != _LIST}
+    files = [file for file in sorted(checkpoint.iterdir()) if file.is_file() and file.name != _LIST]
     draft = checkpoint / f".{_LIST}"
-    draft.write_bytes(orjson.dumps(sizes))
+    draft.write_bytes(orjson.dumps({file.name: [file.stat().st_size, file_digest(file)] for file in files}))
     draft.replace(checkpoint / _LIST)
 
 
 def is_complete(checkpoint: Path) -> bool:
     """Whether every file that was written is there with its size."""
     try:
-        sizes = orjson.loads((checkpoint / _LIST).read_bytes())
-        return all((checkpoint / name).stat().st_size == size for name, size in sizes.items())
-    except (FileNotFoundError, NotADirectoryError, orjson.JSONDecodeError):
+        return all((checkpoint / name).stat().st_size == size for name, (size, _) in _listed(checkpoint).items())
+    except (FileNotFoundError, NotADirectoryError):
         return False
+
+
+def check_contents(checkpoint: Path) -> None:
+    """Whether a complete checkpoint still holds what was written.
+
+    Raises:
+        CorruptFileError: a file has its size, and other contents.
+    """
+    for name, (_, digest) in _listed(checkpoint).items():
+        if file_digest(checkpoint / name) != digest:
+            raise CorruptFileError(
+                "a checkpoint is not what was written", where=str(checkpoint / name),
+                hint=f"delete {checkpoint.name}: training goes on from the one before, or begins again",
+            )
+
+
+def _listed(checkpoint: Path) -> dict[str, tuple[int, str]]:
+    """Size and digest of each file.
+
+    Raises:
+        FileNotFoundError: no list that could be read stands there.
+    """
+    try:
+        listed = orjson.loads((checkpoint / _LIST).read_bytes())
+        return {name: (int(size), str(digest)) for name, (size, digest) in listed.items()}
+    except (orjson.JSONDecodeError, AttributeError, TypeError, ValueError) as error:
+        raise FileNotFoundError(str(checkpoint / _LIST)) from error
 
 
 def checkpoint_path(folder: Path, step: int) -> Path:
@@ -39,12 +69,20 @@ def checkpoint_path(folder: Path, step: int) -> Path:
 
 
 def newest_checkpoint(folder: Path) -> Path | None:
-    """The complete checkpoint of the latest step whose best predecessor is complete too; None where there is none."""
+    """The complete checkpoint of the latest step whose best predecessor is complete too; None where there is none.
+
+    Raises:
+        CorruptFileError: one of the two is not what was written.
+    """
     for step in sorted(_steps(folder), reverse=True):
         checkpoint = checkpoint_path(folder, step)
         if is_complete(checkpoint):
+            check_contents(checkpoint)
             best = read_state(checkpoint).get("best_global_step")
-            if best is None or is_complete(checkpoint_path(folder, best)):
+            if best is None or best == step:
+                return checkpoint
+            if is_complete(checkpoint_path(folder, best)):
+                check_contents(checkpoint_path(folder, best))
                 return checkpoint
     return None
 

@@ -94,6 +94,8 @@ def train_student(
         import transformers  # noqa: F401
     except ImportError as error:
         raise MissingExtraError("train", error.name or "transformers") from error
+    from safetensors import SafetensorError
+
     folder = out_dir / "checkpoints"
     with quiet_transformers():
         data = _prepare(student_dir, train_rows, validation_rows, spec, all_turns)
@@ -112,6 +114,8 @@ def train_student(
                 raise CorruptFileError(
                     "a checkpoint holds something other than a training's state", where=str(checkpoint), hint="delete it",
                 ) from error
+            except SafetensorError as error:
+                raise _unreadable(student_dir, error) from error
             checkpoint = newest_checkpoint(folder)
         if checkpoint is None:
             raise CorruptFileError("the last checkpoint is not what was written", where=str(folder))
@@ -192,19 +196,26 @@ def _train(
 
 def _publish(student_dir: Path, best: Path, out_dir: Path, *, has_adapter: bool) -> None:
     """Write the best checkpoint's weights and the student's own settings, to a temporary folder and then file by file."""
+    from safetensors import SafetensorError
     from transformers import AutoConfig, AutoModelForCausalLM, GenerationConfig
 
     config = AutoConfig.from_pretrained(student_dir)
-    network = AutoModelForCausalLM.from_pretrained(
-        student_dir if has_adapter else best, config=config, dtype="float32", use_safetensors=True
-    )
+    start = student_dir if has_adapter else best
+    try:
+        network = AutoModelForCausalLM.from_pretrained(start, config=config, dtype="float32", use_safetensors=True)
+    except SafetensorError as error:
+        raise _unreadable(start, error) from error
     if has_adapter:
         network = merge_adapter(network, best)
     if (student_dir / "generation_config.json").is_file():
         network.generation_config = GenerationConfig.from_pretrained(student_dir)
     draft = out_dir / ".final"
     shutil.rmtree(draft, ignore_errors=True)
-    network.to(config.dtype).save_pretrained(draft)
+    try:
+        network.to(config.dtype).save_pretrained(draft)
+    except SafetensorError as error:  # its own class for a full disk, too
+        shutil.rmtree(draft, ignore_errors=True)
+        raise MachineError("the student cannot be written", where=str(out_dir), found=error) from error
     for file in sorted(student_dir.iterdir()):
         if file.suffix in _BESIDE_WEIGHTS and not file.name.endswith(_WEIGHTS) and not (draft / file.name).exists():
             shutil.copyfile(file, draft / file.name)
@@ -213,6 +224,13 @@ def _publish(student_dir: Path, best: Path, out_dir: Path, *, has_adapter: bool)
     for file in sorted(draft.iterdir(), key=lambda file: file.name.endswith(_WEIGHTS)):  # the weights last
         file.replace(out_dir / file.name)
     draft.rmdir()
+
+
+def _unreadable(folder: Path, error: Exception) -> CorruptFileError:
+    return CorruptFileError(
+        "the student's weights cannot be read", where=str(folder), found=error,
+        hint="delete the folder if it lies in the run folder: it is built again; else fetch it again",
+    )
 
 
 def _result(state: dict[str, Any], data: _Data, out_dir: Path, best: Path) -> TrainingResult:

@@ -153,7 +153,10 @@ class StudentTrainer(Trainer):  # type: ignore[misc]
             mark_complete(checkpoint)
         except (OSError, SafetensorError, RuntimeError) as error:
             shutil.rmtree(checkpoint, ignore_errors=True)
-            raise MachineError("a checkpoint cannot be written", where=str(checkpoint), found=error) from error
+            raise MachineError(
+                "a checkpoint cannot be written", where=str(checkpoint), found=error,
+                hint="see that the disk has room for two checkpoints, each three times the student's weights; then run again",
+            ) from error
         keep_only(folder, {step, self.state.best_global_step or step})
         self._watch.saved(time.monotonic() - started)
 
