@@ -44,8 +44,9 @@ def test_every_block_is_run_or_says_why_not(page: Page) -> None:
 def test_few_blocks_are_not_run() -> None:
     blocks = [block for page in PAGES for block in page.blocks]
     reasons = Counter(block.not_run for block in blocks if block.not_run)
-    assert sum(reasons.values()) <= len(blocks) // 5, reasons
+    assert sum(reasons.values()) <= len(blocks) // 10, reasons
     assert reasons["takes minutes"] <= 3
+    assert set(reasons) == set(REASONS)
 
 
 def test_every_page_is_in_the_navigation() -> None:
