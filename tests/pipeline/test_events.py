@@ -55,11 +55,10 @@ def test_a_line_that_is_no_event_is_passed_over(log: EventLog, tmp_path: Path) -
 
 
 def test_the_last_finished_event_of_a_stage(log: EventLog) -> None:
-    log.append("finished", stage="train", fingerprint="one", outputs={})
-    log.append("finished", stage="train", fingerprint="two", outputs={})
-    log.append("finished", stage="export", fingerprint="three", outputs={})
+    log.append("finished", stage="train", fingerprint="one")
+    log.append("finished", stage="train", fingerprint="two")
+    log.append("finished", stage="export", fingerprint="three")
     log.append("failed", stage="train", fingerprint="four")
-    log.append("finished", stage="train")  # by another hand
     found = log.last_finished("train")
     assert found is not None
     assert found["fingerprint"] == "two"

@@ -60,12 +60,7 @@ class EventLog:
                     yield event
 
     def last_finished(self, stage: str) -> Mapping[str, Any] | None:
-        """The newest `finished` event of a stage; one that lacks what such an event holds was not written by us."""
+        """The newest `finished` event of a stage."""
         return next(
-            (
-                event for event in reversed(list(self.read()))
-                if event.get("event") == "finished" and event.get("stage") == stage
-                and "fingerprint" in event and isinstance(event.get("outputs"), dict)
-            ),
-            None,
+            (e for e in reversed(list(self.read())) if e.get("event") == "finished" and e.get("stage") == stage), None
         )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -79,7 +79,7 @@ def run_stage(stage: Stage, context: Context) -> None:
         inputs = stage.inputs(context)
         wanted = fingerprint(stage.name, stage.version, inputs)
         done = events.last_finished(stage.name)
-        if done is not None and done["fingerprint"] == wanted and unchanged(folder, done["outputs"]):
+        if done is not None and _still_holds(done, wanted, folder):
             context.progress.say(f"{stage.name}: done before")
             return
         events.append("started", stage=stage.name, fingerprint=wanted)
@@ -103,6 +103,12 @@ def run_stage(stage: Stage, context: Context) -> None:
         )
         _note(events, "failed", stage=stage.name, **problem.as_json())
         raise problem from error
+
+
+def _still_holds(done: Mapping[str, Any], wanted: str, folder: RunFolder) -> bool:
+    """Whether what a stage finished is what is wanted now; an event that somebody changed proves nothing."""
+    outputs = done.get("outputs")
+    return done.get("fingerprint") == wanted and isinstance(outputs, dict) and unchanged(folder, outputs)
 
 
 def _note(events: EventLog, kind: str, **values: Any) -> None:
