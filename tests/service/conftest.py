@@ -47,14 +47,16 @@ def postgres_url(postgres_server: str) -> Iterator[str]:
 
 
 @pytest.fixture
-def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The current folder, with a home folder in it and no settings from elsewhere."""
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """The current folder, with a home folder in it and no settings from elsewhere. Jobs do not outlive their test."""
     for name in ("POTSTILL_DATABASE_URL", "POTSTILL_RUNS", "POTSTILL_MAX_PARALLEL_JOBS", "POTSTILL_CATALOG"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("POTSTILL_HOME", str(tmp_path / "home"))
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     monkeypatch.chdir(tmp_path)
-    return tmp_path
+    yield tmp_path
+    for log in tmp_path.rglob("worker.log"):
+        kill_all(log.parent)
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
