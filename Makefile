@@ -8,7 +8,7 @@ PIP_FLAGS ?=
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --disable-pip-version-check --quiet $(PIP_FLAGS)
 
-.PHONY: setup lint test docs quickstart clean
+.PHONY: setup lint test docs docs-serve quickstart clean
 
 setup: $(VENV)/.ready
 
@@ -28,7 +28,7 @@ $(AZURE_VENV)/.ready: $(AZURE_CONSTRAINTS)
 	@touch $@
 
 lint: setup
-	$(BIN)/ruff check src tests benchmarks
+	$(BIN)/ruff check src tests benchmarks docs
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-cache
 
@@ -38,6 +38,9 @@ test: lint $(AZURE_VENV)/.ready
 # The tests build the documentation too, as strictly, and do what it says.
 docs: setup
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+
+docs-serve: setup
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs serve --strict
 
 quickstart: setup
 	HF_HUB_OFFLINE=1 $(BIN)/potstill quickstart
