@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from potstill.errors import InputError
-from potstill.yaml_files import read_mapping
+from potstill.yaml_files import line_of, read_mapping
 
 
 def read(path: Path, content: str | bytes) -> dict[Any, Any]:
@@ -59,3 +59,15 @@ def test_no_file_and_no_mapping(tmp_path: Path) -> None:
     assert error.value.hint == "write one"
     with pytest.raises(InputError, match="this is a folder, not the job file"):
         read_mapping(tmp_path, what="the job file", expected="keys")
+
+
+@pytest.mark.parametrize(
+    ("keys", "line"),
+    [
+        (["a"], 1), (["b"], 2), (["b", "c"], 3), (["b", "c", 1], 5), (["b", "c", 1, "deeper"], 5), (["b", "absent"], 2),
+        (["absent"], None),
+    ],
+)
+def test_where_a_value_stands(tmp_path: Path, keys: list[int | str], line: int | None) -> None:
+    (tmp_path / "a").write_text("a: 1\nb:\n  c:\n  - x\n  - y\n")
+    assert line_of(tmp_path / "a", keys) == line

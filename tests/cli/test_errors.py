@@ -3,125 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
 
 from cli.conftest import Cli
-
-MODEL = "smollm2-135m-instruct"
-JOB = f"task: classification\nteacher: {MODEL}\nstudent: {MODEL}\ndata: {{train: rows.jsonl}}\n"
-WORDS = ("bell", "chain", "frame", "glove", "helmet", "lamp", "pedal", "pump")
-ASKED = [(f"Where is my {word} of size {size}?", "ab"[size % 2]) for word in WORDS for size in range(5)]
-LINES = [json.dumps({"text": text, "label": label}) for text, label in ASKED]
-ROWS = "\n".join(LINES) + "\n"
-ABSENT_KEY = "POTSTILL_TEST_ABSENT_KEY"
-
-Content = str | bytes
-
-
-@dataclass(frozen=True)
-class Wrong:
-    """What differs from a good job, and what the error has to say and where."""
-
-    says: str
-    where: str
-    job: Content = JOB
-    rows: Content = ROWS
-    files: Mapping[str, Content] = field(default_factory=dict)
-    arguments: tuple[str, ...] = ("run", "job.yaml")
-    environment: Mapping[str, str] = field(default_factory=dict)
-
-    def write(self, folder: Path) -> None:
-        for name, content in {"job.yaml": self.job, "rows.jsonl": self.rows, **self.files}.items():
-            path = folder / name
-            path.parent.mkdir(exist_ok=True)
-            path.write_bytes(content.encode() if isinstance(content, str) else content)
-
-
-def teacher(model: str) -> str:
-    return JOB.replace(f"teacher: {MODEL}", f"teacher: {model}")
-
-
-def student(model: str) -> str:
-    return JOB.replace(f"student: {MODEL}", f"student: {model}")
-
-
-def data(sources: str) -> str:
-    return JOB.replace("{train: rows.jsonl}", sources)
-
-
-OWN_CATALOG = {"POTSTILL_CATALOG": "own.yaml"}
-SECRETIVE = "{model: m, endpoint: 'https://me:hunter2@host/v1'}"
-DEAD_ENDPOINT = "{model: m, endpoint: 'http://127.0.0.1:9/v1'}"
-CONFIG = '{"num_hidden_layers": 4, "max_position_embeddings": 64}'
-
-WRONG = {
-    # the job file
-    "no job file": Wrong("job file does not exist", "absent.yaml", arguments=("run", "absent.yaml")),
-    "folder without a job": Wrong("job file does not exist", "job.yaml", arguments=("run", "sub"), files={"sub/x": ""}),
-    "YAML syntax": Wrong("expected ',' or '}'", "job.yaml, line 6", job=JOB + "training: {batch_size: 2\n"),
-    "tab in YAML": Wrong("'\\t'", "job.yaml, line 6", job=JOB + "training:\n\tbatch_size: 2\n"),
-    "control character": Wrong("U+0000", "job.yaml, line 5", job=JOB + "# \0\n"),
-    "key given twice": Wrong("'task' a second time", "job.yaml, line 5", job=JOB + "task: nli\n"),
-    "impossible date": Wrong("month must be", "job.yaml", job=JOB + "name: 2026-13-01\n"),
-    "no mapping": Wrong("holds no mapping", "job.yaml", job="- task\n"),
-    "empty job": Wrong("holds no mapping", "job.yaml", job=""),
-    "job not UTF-8": Wrong("not UTF-8", "job.yaml, line 5", job=(JOB + "# café\n").encode("latin-1")),
-    # keys and values
-    "required keys": Wrong("'teacher' is missing", "job.yaml", job="task: nli\n"),
-    "unknown key": Wrong("unknown key 'colour'", "job.yaml", job=JOB + "colour: red\n"),
-    "misspelt key": Wrong("'training.learning_rte'", "job.yaml", job=JOB + "training: {learning_rte: 1.0e-5}\n"),
-    "wrong type": Wrong("a whole number", "job.yaml", job=JOB + "training: {batch_size: many}\n"),
-    "out of bounds": Wrong("less than or equal to 2", "job.yaml", job=JOB + "generation: {temperature: 3}\n"),
-    "section that is none": Wrong("such as data: {train", "job.yaml", job=data("rows.jsonl")),
-    "unknown task": Wrong("one of nli, conversation", "job.yaml", job=JOB.replace("classification", "poetry")),
-    "name that is no name": Wrong("letters, digits", "job.yaml", job=JOB + "name: a/b\n"),
-    "unknown format": Wrong("'gguf:q8_0'", "job.yaml", job=JOB + "export: [gguf:q3_k]\n"),
-    "unknown metric": Wrong("sparkle", "evaluation.metrics", job=JOB + "evaluation: {metrics: [sparkle]}\n"),
-    "method not built": Wrong("nothing else is built yet", "job.yaml", job=JOB + "training: {method: kd}\n"),
-    "loss not built": Wrong("'training.loss.forward_kl'", "job.yaml", job=JOB + "training: {loss: {forward_kl: 1}}\n"),
-    "budget not built": Wrong("null; nothing else", "job.yaml", job=JOB + "generation: {budget_usd: 5}\n"),
-    "list of teachers": Wrong("a name or a mapping", "job.yaml", job=teacher("[a, b]")),
-    "password in the job": Wrong("holds no password", "job.yaml", job=teacher(SECRETIVE)),
-    # data
-    "no data file": Wrong("data file does not exist", "absent.jsonl", job=data("{train: absent.jsonl}")),
-    "data is a folder": Wrong("folder, not a data file", "sub", job=data("{train: ./sub}"), files={"sub/x": ""}),
-    "data of unknown kind": Wrong(".docx", "rows.docx", job=data("{train: rows.docx}"), files={"rows.docx": ""}),
-    "bad JSON line": Wrong("not JSON", "rows.jsonl, line 41", rows=ROWS + '{"text": "x",\n'),
-    "row not UTF-8": Wrong("not UTF-8", "rows.jsonl, line 41", rows=(ROWS + '{"text": "é"}').encode("latin-1")),
-    "fields of another task": Wrong("premise", "rows.jsonl, line 1", job=JOB.replace("classification", "nli")),
-    "roles out of order": Wrong(
-        "roles take turns", "rows.jsonl, line 41", rows=ROWS + '{"messages": [{"role": "assistant", "content": "x"}]}\n'
-    ),
-    "no rows": Wrong("holds no rows", "rows.jsonl", rows=""),
-    "too few rows": Wrong("too few rows", "data.train", rows="\n".join(LINES[:20])),
-    # models
-    "unknown teacher": Wrong("did you mean smollm2-135m-instruct", "'teacher'", job=teacher("smollm2-135m-instrukt")),
-    "unknown student": Wrong("no model is called 'phi'", "'student'", job=student("phi")),
-    "no key": Wrong(ABSENT_KEY, ABSENT_KEY, job=teacher(DEAD_ENDPOINT.replace("}", f", api_key_env: {ABSENT_KEY}}}"))),
-    "student behind an endpoint": Wrong("model with weights", "'student'", job=student(DEAD_ENDPOINT)),
-    "student without template": Wrong(
-        "base has no chat template", "'student'", job=student("./base"),
-        files={"base/config.json": CONFIG, "base/model.safetensors": ""},
-    ),
-    "student without weights": Wrong(
-        "no weights", "base", job=student("./base"), files={"base/config.json": CONFIG, "base/chat_template.jinja": "x"}
-    ),
-    "student that is no GGUF": Wrong("not a GGUF file", "fake.gguf", job=student("fake.gguf"), files={"fake.gguf": "x" * 64}),
-    "student that is no model": Wrong("not a model", "rows.jsonl", job=student("./rows.jsonl")),
-    "more layers than there are": Wrong(
-        "1..30", "student.shrink.layers", job=student(f"{{model: {MODEL}, shrink: {{layers: 31}}}}")
-    ),
-    "wrong catalogue": Wrong("'mine': an endpoint starts", "own.yaml", environment=OWN_CATALOG,
-                             files={"own.yaml": "mine: {model: m, endpoint: ftp://host}\n"}),
-    "catalogue not UTF-8": Wrong("not UTF-8", "own.yaml, line 1", environment=OWN_CATALOG, files={"own.yaml": b"\xe9: 1\n"}),
-    "no catalogue": Wrong("catalogue file cannot be read", "own.yaml", environment=OWN_CATALOG),
-    # arguments
-    "unknown stage": Wrong("evalaute", "--until", arguments=("run", "job.yaml", "--until", "evalaute")),
-}
+from cli.wrong_cases import JOB, LINES, MODEL, ROWS, SECRETIVE, WRONG, Wrong, teacher
 
 
 @pytest.fixture
@@ -181,6 +68,92 @@ def test_no_output_shows_the_password_of_an_endpoint(cli: Cli, work: Path) -> No
     for arguments in (["run", "job.yaml"], ["run", "job.yaml", "--json"], ["check", "job.yaml"]):
         done = cli(*arguments)
         assert "hunter2" not in done.out + done.err
+
+
+MANY = f"""\
+task: poetry
+teachr: {MODEL}
+student: {{modle: x, adapter: {{r: 0}}}}
+data: {{train: rows.jsonl, on_bad_row: maybe}}
+training: {{batch_size: many, learning_rate: 7}}
+evaluation: {{metrics: 5}}
+export: [gguf:q3]
+"""
+
+
+@pytest.mark.usefixtures("embedded_gguf")
+class TestCheckFindsAllAtOnce:
+    """Everything wrong, each with its place, in one go."""
+
+    def failed(self, cli: Cli, code: int = 2) -> list[tuple[str, dict[str, str]]]:
+        done = cli("check", "job.yaml", "--offline", "--json")
+        assert (done.code, done.err) == (code, "")
+        return [(finding["subject"], finding["error"]) for finding in json.loads(done.out) if not finding["ok"]]
+
+    def test_wrong_keys(self, cli: Cli, work: Path) -> None:
+        Wrong("", "", job=MANY).write(work)
+        errors = [error for subject, error in self.failed(cli) if subject == "job"]
+        lines = {error["what"].split("'")[1]: error["where"].rpartition(" ")[2] for error in errors}
+        assert lines == {
+            "task": "1", "teacher": "job.yaml", "teachr": "2", "student.modle": "3", "student.adapter.r": "3",
+            "data.on_bad_row": "4", "training.batch_size": "5", "training.learning_rate": "5", "evaluation.metrics": "6",
+            "export.formats.0": "7",
+        }
+        found = {error["what"]: error["found"] for error in errors}
+        assert found["wrong value for 'training.batch_size'"] == "'many'"
+        assert "did you mean 'teacher'?" in [error["hint"] for error in errors]
+
+    def test_what_can_be_read_of_a_wrong_job_is_looked_at_too(self, cli: Cli, work: Path) -> None:
+        text = teacher("nowhere") + "colour: red\ntraining: {batch_size: many}\nevaluation: {metrics: [sparkle]}\n"
+        Wrong("", "", job=text, rows=ROWS + "{").write(work)
+        assert [subject for subject, _ in self.failed(cli)] == ["job", "job", "data", "teacher", "metrics"]
+
+    def test_bad_rows_of_all_files(self, cli: Cli, work: Path) -> None:
+        text = JOB.replace("{train: rows.jsonl}", "{train: rows.jsonl, validation: absent.jsonl, test: test.jsonl}")
+        bad = "".join(f"{{{number}\n" for number in range(25))
+        Wrong("", "", job=text, rows=ROWS + bad, files={"test.jsonl": LINES[0] + "\nnothing\n"}).write(work)
+        errors = [error for _, error in self.failed(cli)]
+        rows = [error["where"].rpartition("line ")[2] for error in errors if "rows.jsonl, line" in error["where"]]
+        assert rows == [str(line) for line in range(41, 61)]
+        assert errors[0]["what"] == "a row cannot be read (24 more rows are bad)"
+        assert [error["what"] for error in errors[20:]] == [
+            "5 more rows cannot be read", "the data file does not exist", "a row cannot be read"
+        ]
+        assert errors[-1]["where"].endswith("test.jsonl, line 2")
+
+    def test_all_that_is_wrong_with_a_model(self, cli: Cli, work: Path) -> None:
+        files = {"base/config.json": "{}", "base/model.safetensors": "x", "base/tokenizer.json": "{"}
+        Wrong("", "", job=JOB.replace(f"student: {MODEL}", "student: ./base"), files=files).write(work)
+        said = [error["what"] for subject, error in self.failed(cli) if subject == "student"]
+        assert len(said) == 4
+        for part, text in zip(("template", "header", "config.json", "tokenizer"), said, strict=True):
+            assert part in text
+
+
+@pytest.mark.usefixtures("embedded_gguf")
+def test_a_run_folder_is_checked_by_its_job_file(cli: Cli, work: Path) -> None:
+    Wrong("", "").write(work)
+    assert cli("check", ".", "--offline").code == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "where", "says"),
+    [
+        (["run", "--json"], "potstill run", "'job'"),
+        (["--json"], "potstill", "--json"),
+        (["run", "job.yaml", "--nope", "--json"], "potstill run", "--nope"),
+        (["tune", "job.yaml", "--json"], "potstill", "tune"),
+        (["run", "job.yaml", "--json", "--until"], "potstill", "--until"),
+    ],
+)
+def test_arguments_that_make_no_command_are_one_object_for_a_program(
+    cli: Cli, arguments: list[str], where: str, says: str
+) -> None:
+    done = cli(*arguments)
+    assert (done.code, done.err) == (2, "")
+    error = json.loads(done.out)
+    assert set(error) == {"error", "what", "where", "found", "expected", "hint"}
+    assert (error["where"], says in error["what"], "--help" in error["hint"]) == (where, True, True)
 
 
 @pytest.mark.parametrize("arguments", [["run"], ["run", "job.yaml", "--nope"], ["tune", "job.yaml"], ["init"]])

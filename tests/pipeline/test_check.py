@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 import struct
 from collections.abc import Iterator
 from pathlib import Path
@@ -232,3 +233,62 @@ def test_where_a_job_runs(tmp_path: Path) -> None:
     (run / "events.jsonl").write_text("")
     assert locate(run, runs)[1] == run
     assert locate(run / "job.yaml", runs)[1] == run
+
+
+def test_where_nothing_can_be_written_nothing_starts(tmp_path: Path) -> None:
+    write_rows(tmp_path)
+    (tmp_path / "runs").write_text("")
+    with pytest.raises(InputError, match="has to be") as error:
+        preflight(job(tmp_path), tmp_path / "runs" / "job")
+    assert error.value.where == str(tmp_path / "runs")
+
+
+def test_rows_that_are_held_out_too_are_counted(tmp_path: Path) -> None:
+    write_rows(tmp_path)
+    first = (tmp_path / "rows.jsonl").read_bytes().splitlines(keepends=True)[:8]
+    (tmp_path / "test.jsonl").write_bytes(b"".join(first))
+    text = look(tmp_path, data={"train": "rows.jsonl", "test": "test.jsonl"})["data"].text
+    train = int(text.partition(" ")[0])
+    assert (train, text.endswith(" train rows are held out too")) == (32, True)
+
+
+def test_the_tokens_of_a_folder_are_counted_by_its_tokenizer(tmp_path: Path, tiny_student: Path) -> None:
+    """Its tokens are more than the words, and that many are still too few: the answer needs one more."""
+    write_rows(tmp_path)
+    student = {"path": str(tiny_student)}
+    error = look(tmp_path, student=student, training={"max_length": 16})["lengths"].error
+    assert error is not None
+    shortest = int(re.findall(r"more than (\d+)", str(error.expected))[0])
+    assert shortest > len(PROMPT.split())
+    assert look(tmp_path, student=student, training={"max_length": shortest + 1})["lengths"].error is None
+
+
+def test_a_template_that_refuses_the_rows_is_found_before_the_teacher_is_paid(tmp_path: Path, tiny_student: Path) -> None:
+    rows = [{"text": f"Where is bell {number}?", "label": "ab"[number % 2]} for number in range(40)]
+    (tmp_path / "rows.jsonl").write_bytes(b"".join(orjson.dumps(row) + b"\n" for row in rows))
+    folder = tmp_path / "student"
+    shutil.copytree(tiny_student, folder)
+    refusing = "{% if messages[0].role == 'system' %}{{ raise_exception('no system role') }}{% endif %}x"
+    (folder / "chat_template.jinja").write_text(refusing)
+    found = look(tmp_path, task="classification", student={"path": str(folder)})
+    assert found["lengths"].error is not None
+    assert "takes no system message" in found["lengths"].error.what
+
+
+def test_a_model_of_the_hub_that_is_here_already_is_looked_at_as_a_folder(
+    tmp_path: Path, tiny_student: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from huggingface_hub import constants
+
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+    cached = tmp_path / "hub" / "models--someone--tiny"
+    shutil.copytree(tiny_student, cached / "snapshots" / "0123")
+    (cached / "refs").mkdir()
+    (cached / "refs" / "main").write_text("0123")
+    write_rows(tmp_path)
+    found = look(tmp_path, ask=True, student="someone/tiny")
+    assert "hub" not in found
+    assert found["student"].text == "someone/tiny: someone/tiny of the hub"
+    assert found["memory"].text.startswith("about 0.0 GB to train 2 million parameters")
+    (cached / "snapshots" / "0123" / "model.safetensors").write_bytes(b"cut")
+    assert look(tmp_path, student="someone/tiny")["student"].error is not None

@@ -23,7 +23,7 @@ def call(app: typer.Typer, *, as_json: bool) -> None:
         app()
         return
     try:
-        code = app(standalone_mode=False)
+        code = app(prog_name="potstill", standalone_mode=False)
     except _UsageError as error:
         command = error.ctx.command_path if error.ctx is not None else "potstill"
         raise InputError(error.format_message(), where=command, hint=f"{command} --help tells its arguments") from error

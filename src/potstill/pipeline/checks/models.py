@@ -126,6 +126,8 @@ def look_at_memory(seen: Seen) -> Iterator[Told]:
 def look_at_export(seen: Seen) -> Iterator[Told]:
     """Whether the student can be written in the formats asked for: that shows only after the teacher was paid."""
     formats = seen.job.export.formats
+    if not seen.trains:
+        return
     if not formats or find_spec("gguf") is None:
         yield "nothing asked for" if not formats else "unknown until the extra is installed"
         return
