@@ -56,7 +56,9 @@ def prepare_questions(measurement: Measurement, task: Task, rows: Sequence[Row])
     A closed label set is not enforced here, whatever the engine could do: a deployed model answers freely, and an answer that
     cannot be read is a wrong one.
     """
-    sampling = replace(measurement.sampling, max_tokens=task.max_tokens(measurement.sampling.max_tokens))
+    sampling = measurement.sampling
+    if measurement.model.kind != "endpoint":  # one behind an endpoint may think before it answers, and its thoughts count
+        sampling = replace(sampling, max_tokens=task.max_tokens(sampling.max_tokens))
     return [
         Question(row, tuple(task.teacher_messages(row)) if measurement.untrained else row.messages, task.turns(row), sampling)
         for row in rows

@@ -40,7 +40,7 @@ async def generate_answers(
     the endpoint does not tell) and latency_s (of all turns).
 
     Args:
-        sampling: As the job has it; the task may bound the length of an answer further, and close the set of answers.
+        sampling: As the job has it; the task may close the set of answers, and bound a local model's answers further.
         on_done: Called after each row with the number of rows done and the number of all.
 
     Raises:
@@ -48,10 +48,12 @@ async def generate_answers(
     """
     outcomes: dict[int, Row | RejectedRow] = {}
     queue = iter(enumerate(rows))
+    # A model behind an endpoint may think before it answers, and its thoughts count: only the job's own limit holds there.
+    limit = task.max_tokens(sampling.max_tokens) if client.local else sampling.max_tokens
 
     async def work() -> None:
         for index, row in queue:
-            wanted = replace(sampling, max_tokens=task.max_tokens(sampling.max_tokens), choices=task.choices(row))
+            wanted = replace(sampling, max_tokens=limit, choices=task.choices(row))
             answer = await answer_row(client, task.teacher_messages(row), task.turns(row), wanted)
             outcomes[index] = _outcome(row, answer)
             on_done(len(outcomes), len(rows))

@@ -64,6 +64,11 @@ class Client:
         self._hopeless = 0
         self._progress_at = time.monotonic()
 
+    @property
+    def local(self) -> bool:
+        """Whether the model runs on this machine."""
+        return self._engine.capabilities.local
+
     async def ask(self, request: Request) -> Answer:
         """The answer to one request; equal requests in flight share one call.
 

@@ -140,7 +140,7 @@ class Task(ABC):
         return ()
 
     def max_tokens(self, limit: int) -> int:
-        """An upper bound for the length of an answer, given the job's limit."""
+        """An upper bound for the length of an answer, given the job's limit; for models that do not think before it."""
         return limit
 
     def parse(self, text: str, row: Row) -> Parsed:

@@ -56,7 +56,7 @@ def look_at_price(seen: Seen) -> Iterator[Told]:
     from potstill.pipeline.generate import needs_reference
 
     job, model, splits, task = seen.job, seen.teacher, seen.splits, seen.task
-    limit = task.max_tokens(job.generation.max_tokens)
+    limit = job.generation.max_tokens if model.kind == "endpoint" else task.max_tokens(job.generation.max_tokens)
     test_times = needs_reference(splits["test"]) + ("teacher" in job.evaluation.models)
     asked = splits["train"] + splits["validation"] + splits["test"] * test_times
     prompt = sum(_prompt_tokens(task, row, limit) for row in asked)
