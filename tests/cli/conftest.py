@@ -44,3 +44,16 @@ def cli(work: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixtu
         return Result(int(end.value.code or 0), out, err)
 
     return call
+
+
+def last_error(shown: str) -> list[str]:
+    """The lines of the error, after what was told on the way."""
+    assert "Traceback" not in shown
+    return ("\n" + shown).rpartition("\nerror: ")[2].splitlines()
+
+
+def assert_told(done: Result, *parts: str, code: int = 1) -> None:
+    lines = last_error(done.err)
+    assert (done.code, done.out) == (code, "")
+    assert 2 <= len(lines) <= 6, lines
+    assert all(any(part in line for line in lines) for part in parts), lines

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import resource
-import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -12,11 +11,10 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from threading import Thread
 
-import orjson
 import pytest
 from filelock import FileLock
 
-from cli.conftest import Cli, Result
+from cli.conftest import Cli, Result, assert_told
 from loopback import Fault, LoopbackEndpoint, hang, raw, serve_in_thread, status
 from pipeline.jobs import MAIN, gold_answer, start_cli, topic_rows, write_job, write_rows_file
 from potstill.inference import retry
@@ -28,22 +26,8 @@ HTML = b"<html><body>It works</body></html>"
 pytestmark = pytest.mark.usefixtures("embedded_gguf")
 
 
-def last_error(shown: str) -> list[str]:
-    """The lines of the error, after what was told on the way."""
-    assert "Traceback" not in shown
-    return ("\n" + shown).rpartition("\nerror: ")[2].splitlines()
-
-
-def assert_told(done: Result, *parts: str, code: int = 1) -> None:
-    lines = last_error(done.err)
-    assert (done.code, done.out) == (code, "")
-    assert 2 <= len(lines) <= 6, lines
-    assert all(any(part in line for line in lines) for part in parts), lines
-
-
-def job_at(folder: Path, endpoint: str, student: Path, **sections: object) -> Path:
-    data = write_rows_file(folder / "rows.jsonl", ROWS)
-    return write_job(folder / "job.yaml", endpoint, student, data, **sections)  # type: ignore[arg-type]
+def job_at(folder: Path, endpoint: str, student: Path) -> Path:
+    return write_job(folder / "job.yaml", endpoint, student, write_rows_file(folder / "rows.jsonl", ROWS))
 
 
 # Endpoints
@@ -265,64 +249,3 @@ def test_a_limit_on_the_size_of_files(work: Path, tiny_student: Path) -> None:
         )
         out, err = process.communicate(timeout=120)
     assert_told(Result(process.returncode, out.decode(), err.decode()), "File too large", "topics")
-
-
-# A run folder that was damaged
-
-
-@pytest.fixture(scope="module")
-def generated(tiny_student: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """A folder with a job and its run, up to its curated rows."""
-    folder = tmp_path_factory.mktemp("generated")
-    with serve_in_thread(gold_answer(ROWS)) as server:
-        job = job_at(folder, server.base_url, tiny_student)
-        process = start_cli("run", str(job), "--until", "curate", cwd=folder, stderr=subprocess.PIPE)
-        _, err = process.communicate(timeout=120)
-        assert process.returncode == 0, err.decode()
-        yield folder
-
-
-@pytest.fixture
-def run(work: Path, generated: Path) -> Path:
-    """A copy of that run."""
-    return Path(shutil.copytree(generated / "runs" / "topics", work / "topics"))
-
-
-def test_a_damaged_journal(cli: Cli, run: Path) -> None:
-    segment = next((run / "journal").rglob("*.seg"))
-    content = bytearray(segment.read_bytes())
-    content[len(content) // 2] ^= 0xFF
-    segment.write_bytes(content)
-    (run / "generated" / "train.jsonl").unlink()
-    assert_told(cli("run", str(run), "--until", "curate"), "record of the journal is damaged", f"{segment}, byte ")
-
-
-def test_damaged_rows(cli: Cli, run: Path) -> None:
-    (run / "rows" / "train.jsonl").write_text('{"id": 1')
-    assert_told(cli("run", str(run), "--until", "curate"), "is not what was written", "train.jsonl, line 1", "delete it")
-    (run / "rows" / "train.jsonl").unlink()
-    assert cli("run", str(run), "--until", "curate").code == 0
-
-
-@pytest.mark.parametrize("content", [b"", b"\xff\x00garbage\n", b'{"event": "finished", "stage": "prepare"}\n[]\n5\n'])
-def test_damaged_events_only_cost_time(cli: Cli, run: Path, generated: Path, content: bytes) -> None:
-    """What is not told as done is done again; no reply is asked for again, because the journal has it."""
-    (run / "events.jsonl").write_bytes(content)
-    assert cli("run", str(run), "--until", "curate").code == 0
-    finished = [e for e in map(_event, (run / "events.jsonl").read_bytes().splitlines()) if e.get("event") == "finished"]
-    assert [event["stage"] for event in finished if "fingerprint" in event] == ["prepare", "generate", "curate"]
-
-
-def _event(line: bytes) -> dict[str, str]:
-    try:
-        event = orjson.loads(line)
-    except orjson.JSONDecodeError:
-        return {}
-    return event if isinstance(event, dict) else {}
-
-
-@pytest.mark.parametrize(("change", "says"), [("task: nli", "premise"), ("task: poetry", "one of nli")])
-def test_a_job_that_was_changed_into_another(cli: Cli, run: Path, change: str, says: str) -> None:
-    job = run / "job.yaml"
-    job.write_text(job.read_text().replace("task: classification", change))
-    assert_told(cli("run", str(run)), says, code=2)
