@@ -120,6 +120,20 @@ def test_run_again_asks_and_trains_nothing(run: Run) -> None:
     assert run.again() == ([], 0)
 
 
+def test_predictions_that_were_damaged_are_named_and_made_again_once_deleted(run: Run) -> None:
+    predictions = run.folder / "evaluation" / "distilled.jsonl"
+    before = predictions.read_bytes()
+    predictions.write_bytes(before[:-20])
+    done = run_cli("run", str(run.folder))
+    assert (done.returncode, "Traceback" in done.stderr) == (1, False)
+    assert f"where: {predictions}, line {len(before.splitlines())}" in done.stderr
+    assert "delete it" in done.stderr
+    predictions.unlink()
+    fresh, asked = run.again()
+    assert (fresh[0], asked) == ("evaluate", 0)
+    assert len(predictions.read_bytes().splitlines()) == len(before.splitlines())
+
+
 def test_another_export_setting_repeats_what_follows_export_alone(run: Run) -> None:
     fresh, asked = run.again(export={"max_quality_loss": 0.03})
     assert (fresh, asked) == (["export", "report"], 0)

@@ -132,7 +132,8 @@ def measure(context: Context, label: str, task: Task, rows: list[Row], kind: Ref
         },
     )
     accuracy_file = folder.evaluation / f"{label}.token_accuracy.json"
-    if not (marker.is_file() and marker.read_bytes() == wanted.encode()):
+    there = all(path.is_file() for path in (marker, measurement.output, measurement.profile, accuracy_file))
+    if not (there and marker.read_bytes() == wanted.encode()):
         context.progress.begin(f"measuring the {label}", len(rows))
         run_worker(measurement, context.advance)
         context.progress.end()
