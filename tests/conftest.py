@@ -44,14 +44,16 @@ def embedded_gguf() -> Path:
 def tiny_student(embedded_gguf: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """SmolLM2's own tokenizer and two layers of width 32 with random weights; the head is tied to the embedding."""
     torch = pytest.importorskip("torch")
-    from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
+    from transformers import LlamaConfig, LlamaForCausalLM
 
+    from potstill.catalog import ResolvedModel
     from potstill.quiet import quiet_transformers
     from potstill.student.gguf_reading import gguf_read_once
+    from potstill.student.load import open_tokenizer
 
     folder = tmp_path_factory.mktemp("tiny")
     with quiet_transformers(), gguf_read_once():
-        AutoTokenizer.from_pretrained(embedded_gguf.parent, gguf_file=embedded_gguf.name).save_pretrained(folder)
+        open_tokenizer(ResolvedModel("embedded", "gguf", path=embedded_gguf)).save_pretrained(folder)
     torch.manual_seed(0)
     config = LlamaConfig(
         vocab_size=49_152, hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=2,

@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from potstill.catalog import ResolvedModel
 from potstill.errors import InputError, ModelNotFoundError
 from potstill.rows import Message
 from potstill.templates import ChatTemplate
@@ -117,8 +118,10 @@ def embedded() -> Path:
 
 @pytest.fixture(scope="module")
 def tokenizer(embedded: Path) -> Any:
-    transformers = pytest.importorskip("transformers")
-    return transformers.AutoTokenizer.from_pretrained(str(embedded.parent), gguf_file=embedded.name)
+    pytest.importorskip("transformers")
+    from potstill.student.load import open_tokenizer
+
+    return open_tokenizer(ResolvedModel("embedded", "gguf", path=embedded))
 
 
 def expected(tokenizer: Any, messages: list[Message], prompt: bool, **more: Any) -> str:
@@ -134,7 +137,9 @@ def expected(tokenizer: Any, messages: list[Message], prompt: bool, **more: Any)
 def test_renders_the_embedded_model_as_transformers_does(embedded: Path, tokenizer: Any, name: str, prompt: bool) -> None:
     template = ChatTemplate.from_gguf(embedded)
     assert template.source == tokenizer.chat_template
-    assert (template.bos_token, template.eos_token) == (tokenizer.bos_token, tokenizer.eos_token)
+    assert (template.bos_token, template.eos_token) == (tokenizer.bos_token, tokenizer.eos_token) == (
+        "<|im_start|>", "<|im_end|>"
+    )
     messages = DIALOGUES[name]
     assert template.render(messages, add_generation_prompt=prompt) == expected(tokenizer, messages, prompt)
 

@@ -17,11 +17,14 @@ from typing import Any
 
 from potstill.catalog.model import ResolvedModel
 from potstill.errors import InputError, MachineError, MissingExtraError
+from potstill.gguf_metadata import read_metadata
 from potstill.quiet import quiet_transformers
 from potstill.spec import ShrinkSpec
 from potstill.student.gguf_reading import gguf_read_once
 from potstill.student.splitting import apply_rule, splitting_rule
 from potstill.templates import ChatTemplate
+
+_SPECIAL_TOKENS = {"bos_token": "bos", "eos_token": "eos", "pad_token": "padding"}
 
 
 def build_student(model: ResolvedModel, out_dir: Path, *, shrink: ShrinkSpec | None, calibration: Sequence[str] = ()) -> None:
@@ -75,15 +78,13 @@ def open_model(model: ResolvedModel) -> tuple[Any, Any]:
             without a tokenizer.json, or with a splitting rule that is unknown here.
     """
     from safetensors import SafetensorError
-    from transformers import AutoModelForCausalLM, AutoTokenizer
+    from transformers import AutoModelForCausalLM
 
     source, options = _source(model)
     weights = {"dtype": "float32"} if model.kind == "gguf" else {"dtype": "auto", "use_safetensors": True}
     try:
-        tokenizer = AutoTokenizer.from_pretrained(source, **options)
+        tokenizer = open_tokenizer(model)
         _check_tokenizer(tokenizer, model)
-        if model.kind == "gguf":
-            _split_as_the_file_says(tokenizer, Path(str(model.path)))
         network = AutoModelForCausalLM.from_pretrained(source, **options, **weights)
     except (OSError, ValueError, KeyError, ImportError, RuntimeError, SafetensorError) as error:
         hint = "if you trust its authors, set trust_remote_code: true" if "trust_remote_code" in str(error) else None
@@ -92,6 +93,22 @@ def open_model(model: ResolvedModel) -> tuple[Any, Any]:
             expected="a causal language model that transformers knows, with safetensors weights or as GGUF", hint=hint,
         ) from error
     return tokenizer, network.eval()
+
+
+def open_tokenizer(model: ResolvedModel) -> Any:
+    """The tokenizer of transformers; that of a GGUF file splits text and ends turns as the file says.
+
+    Raises:
+        InputError: the model is not at hand, or its file names a splitting rule that is unknown here.
+        OSError, ValueError, ...: what transformers raises where it cannot open it.
+    """
+    from transformers import AutoTokenizer
+
+    source, options = _source(model)
+    tokenizer = AutoTokenizer.from_pretrained(source, **options)
+    if model.kind == "gguf" and model.path is not None:
+        _as_the_file_says(tokenizer, model.path)
+    return tokenizer
 
 
 def _source(model: ResolvedModel) -> tuple[str, dict[str, Any]]:
@@ -136,11 +153,17 @@ def _write(tokenizer: Any, network: Any, folder: Path) -> None:
         raise MachineError("the student cannot be written", where=str(folder.parent), found=error) from error
 
 
-def _split_as_the_file_says(tokenizer: Any, path: Path) -> None:
-    """Transformers takes GPT-2's rule for every name it does not know, SmolLM's among them."""
+def _as_the_file_says(tokenizer: Any, path: Path) -> None:
+    """Transformers takes GPT-2's rule for every name it does not know, SmolLM's among them, and 5.17 another end token."""
     rule = splitting_rule(path)
-    if rule is not None:
-        apply_rule(tokenizer.backend_tokenizer, rule)
+    if rule is None or not tokenizer.is_fast:
+        return
+    apply_rule(tokenizer.backend_tokenizer, rule)
+    keys = {kind: f"tokenizer.ggml.{name}_token_id" for kind, name in _SPECIAL_TOKENS.items()}
+    ids = read_metadata(path, set(keys.values()))
+    for kind, key in keys.items():
+        if isinstance(ids.get(key), int):
+            setattr(tokenizer, kind, tokenizer.convert_ids_to_tokens(ids[key]))
 
 
 def _shrink(network: Any, tokenizer: Any, count: int, calibration: Sequence[str]) -> None:

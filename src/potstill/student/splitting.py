@@ -64,8 +64,11 @@ def splitting_rule(path: Path) -> SplittingRule | None:
 
 
 def apply_rule(tokenizer: Any, rule: SplittingRule) -> None:
-    """Make a tokenizer of the tokenizers library with a byte-level BPE model split text by a rule, in place."""
-    from tokenizers import Regex, pre_tokenizers
+    """Make a tokenizer of the tokenizers library with a byte-level BPE model split text by a rule, in place.
+
+    What belongs to sentencepiece-like vocabularies is taken off: transformers 5.17 puts it on those of every GGUF file.
+    """
+    from tokenizers import Regex, decoders, pre_tokenizers
 
     steps: list[Any] = [pre_tokenizers.Digits(individual_digits=True)] if rule.single_digits else []
     if rule.pattern is not None:
@@ -73,3 +76,6 @@ def apply_rule(tokenizer: Any, rule: SplittingRule) -> None:
     steps.append(pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=rule.pattern is None))
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(steps) if len(steps) > 1 else steps[0]
     tokenizer.model.ignore_merges = rule.whole_words_first
+    tokenizer.model.byte_fallback = tokenizer.model.fuse_unk = False
+    tokenizer.model.unk_token = None
+    tokenizer.normalizer, tokenizer.decoder = None, decoders.ByteLevel()
