@@ -18,6 +18,9 @@ from potstill.service.client import MLClient
 from potstill.service.settings import load_settings
 from service.conftest import ROWS, JobMaker, Teacher, has_event, kill_all, processes_of, wait_until
 
+# What a job does in training does not depend on where it is recorded; the other tests run on both databases.
+ON_SQLITE = pytest.mark.parametrize("settings", ["sqlite"], indirect=True)
+
 
 def statuses_until_end(client: MLClient, name: str) -> list[str]:
     """Every status that a job shows on its way, each once."""
@@ -81,6 +84,7 @@ def test_archived_jobs_are_not_listed(client: MLClient, teacher: Teacher, make_j
     assert [job.name for job in client.jobs.list()] == ["support"]
 
 
+@ON_SQLITE
 def test_a_failed_job_says_why_and_goes_on(client: MLClient, teacher: Teacher, make_job: JobMaker) -> None:
     teacher.answer = lambda messages: "I'm sorry, but I can't help with that."
     client.jobs.create_or_update(make_job("support"))
@@ -100,6 +104,7 @@ def test_a_failed_job_says_why_and_goes_on(client: MLClient, teacher: Teacher, m
 LONG = {"learning_rate": 1e-3, "batch_size": 2, "num_epochs": 400, "early_stopping_patience": 0}
 
 
+@ON_SQLITE
 def test_cancelled_in_training_it_keeps_a_checkpoint_and_goes_on(
     client: MLClient, teacher: Teacher, make_job: JobMaker
 ) -> None:
@@ -125,6 +130,7 @@ def test_cancelled_in_training_it_keeps_a_checkpoint_and_goes_on(
     client.jobs.cancel("long")
 
 
+@ON_SQLITE
 def test_cancelled_while_the_teacher_answers(client: MLClient, teacher: Teacher, make_job: JobMaker) -> None:
     released: list[bool] = []
 
@@ -146,6 +152,7 @@ def test_cancelled_while_the_teacher_answers(client: MLClient, teacher: Teacher,
     assert len(teacher.asked) == len(set(teacher.asked))
 
 
+@ON_SQLITE
 def test_killed_it_has_failed_at_once_and_goes_on_where_it_was(
     client: MLClient, teacher: Teacher, make_job: JobMaker
 ) -> None:
@@ -165,6 +172,7 @@ def test_killed_it_has_failed_at_once_and_goes_on_where_it_was(
     assert len(client.jobs.list()) == 1
 
 
+@ON_SQLITE
 def test_runs_of_the_command_line_are_jobs_too(client: MLClient, teacher: Teacher, make_job: JobMaker, place: Path) -> None:
     from potstill.spec import dump_job
 
