@@ -9,7 +9,7 @@ import pytest
 
 from loopback import Fault, LoopbackEndpoint, Messages, completion, raw, status
 from potstill.errors import EndpointError
-from potstill.generation import RejectedRow, generate_answers
+from potstill.generation import Direct, OneTeacher, Outcome, RejectedRow, Teacher, generate_answers
 from potstill.inference import retry
 from potstill.inference.client import Client
 from potstill.inference.endpoint import EndpointEngine
@@ -56,13 +56,22 @@ async def answers(
     concurrency: int = 4,
     on_done: Callable[[int, int], None] = lambda done, total: None,
 ) -> list[Row | RejectedRow]:
+    found: dict[int, Row | RejectedRow] = {}
+
+    def keep(number: int, outcome: Outcome) -> None:
+        assert number not in found
+        found[number] = outcome if isinstance(outcome, RejectedRow) else outcome[0]
+        on_done(len(found), len(rows))
+
     engine = EndpointEngine(server.base_url, "teacher", None, timeout_s=20)
     try:
         with Journal(folder) as journal:
             client = Client(engine, journal, concurrency=concurrency, max_attempts=2)
-            return await generate_answers(rows, task, client, sampling, concurrency=concurrency, on_done=on_done)
+            strategy = OneTeacher(Teacher("teacher", client, sampling))
+            await generate_answers(rows, Direct(task), strategy, concurrency=concurrency, on_row=keep)
     finally:
         await engine.aclose()
+    return [found[number] for number in range(len(rows))]
 
 
 def spoken(row: Row | RejectedRow) -> list[tuple[str, str]]:

@@ -1,21 +1,21 @@
 """Stage 2, generate: the teacher answers.
 
 In: rows/. Out: generated/{train,validation}.jsonl with the teacher's turns, generated/test.jsonl where the test rows have no
-gold answer (the teacher's held-out answers are then the reference), and generated/rejected.jsonl. Cost: one request a row and
-turn that the journal does not hold yet.
+gold answer (the teacher's held-out answers are then the reference), and generated/rejected.jsonl. Cost: one request an answer
+and turn that the journal does not hold yet; memory does not grow with the number of rows.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from itertools import islice
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
 from potstill.catalog import ResolvedModel
 from potstill.errors import JobFailedError
-from potstill.generation import RejectedRow, generate_answers
+from potstill.generation import Direct, OneTeacher, Outcome, RejectedRow, Spool, Teacher, generate_answers
 from potstill.inference import Client, Journal, model_identity, open_engine
 from potstill.inference.protocol import Sampling
 from potstill.pipeline.stage import Context
@@ -31,7 +31,7 @@ class Generate:
     """Asks the teacher for every row."""
 
     name = "generate"
-    version = 1
+    version = 2
 
     def inputs(self, context: Context) -> Mapping[str, Any]:
         return {
@@ -41,85 +41,128 @@ class Generate:
         }
 
     def run(self, context: Context, fingerprint: str) -> Mapping[str, Any]:
-        splits = {split: context.rows(split) for split in ("train", "validation")}
-        test = context.rows("test")
-        if needs_reference(test):
-            splits["test"] = test
-        rows = [row for part in splits.values() for row in part]
-        outcomes = iter(self._ask(context, rows))
-        by_split = {split: list(islice(outcomes, len(part))) for split, part in splits.items()}
-        return self._write(context, by_split)
+        counts = {split: sum(1 for _ in context.stream(split)) for split in ("train", "validation")}
+        if needs_reference(context.stream("test")):
+            counts["test"] = sum(1 for _ in context.stream("test"))
+        with Spool(context.folder.generated) as spool:
+            self._ask(context, counts, spool)
+            return self._write(context, counts, spool)
 
-    def _ask(self, context: Context, rows: list[Row]) -> list[Row | RejectedRow]:
-        teacher, journal = context.teacher, context.folder.journal / "generate"
-        context.progress.begin(f"{teacher.name} answers", len(rows))
+    def _ask(self, context: Context, counts: Mapping[str, int], spool: Spool) -> None:
+        teacher, total, done = context.teacher, sum(counts.values()), 0
+
+        def keep(number: int, outcome: Outcome) -> None:
+            nonlocal done
+            done += 1
+            spool.put(number, outcome)
+            context.advance(done, total)
+
+        def rows() -> Iterator[Row]:
+            return (row for split in counts for row in context.stream(split))
+
+        context.progress.begin(f"{teacher.name} answers", total)
         try:
-            return asyncio.run(
-                ask_teacher(teacher, context.task(), rows, context.job.generation, journal, context.advance)
+            asyncio.run(
+                ask_teacher(teacher, context.task(), rows, context.job.generation, context.folder.journal / "generate", keep)
             )
         finally:
             context.progress.end()
 
-    def _write(self, context: Context, outcomes: Mapping[str, list[Row | RejectedRow]]) -> Mapping[str, Any]:
-        folder = context.folder.generated
-        answered = {split: [row for row in part if isinstance(row, Row)] for split, part in outcomes.items()}
+    def _write(self, context: Context, counts: Mapping[str, int], spool: Spool) -> Mapping[str, Any]:
+        """Each split's rows in their order, read from the spool as they are written."""
+        folder, starts = context.folder.generated, dict(zip(counts, accumulate(counts.values(), initial=0), strict=False))
         (folder / "test.jsonl").unlink(missing_ok=True)
-        for split, rows in answered.items():
-            write_rows(folder / f"{split}.jsonl", rows)
-        rejected = [(split, entry) for split, part in outcomes.items() for entry in part if isinstance(entry, RejectedRow)]
-        write_jsonl(
-            folder / "rejected.jsonl",
-            ({**entry.row.as_dict(), "split": split, "reason": entry.reason} for split, entry in rejected),
-        )
-        rows = [row for part in answered.values() for row in part]
+        answered: dict[str, int] = {}
+        tokens: int | None = 0
+        for split, count in counts.items():
+
+            def rows(start: int = starts[split], stop: int = starts[split] + count) -> Iterator[Row]:
+                nonlocal tokens
+                for outcome in spool.in_order(start, stop):
+                    for row in () if isinstance(outcome, RejectedRow) else outcome:
+                        own = row.meta["completion_tokens"]
+                        tokens = None if tokens is None or own is None else tokens + own
+                        yield row
+
+            answered[split] = write_rows(folder / f"{split}.jsonl", rows())
+        rejected, first = self._write_rejected(folder / "rejected.jsonl", counts, spool)
+        total = sum(answered.values())
         context.progress.say(
-            f"answers: {len(rows)} rows answered, {len(rejected)} without a usable reply"
-            + (f", the first: {rejected[0][1].reason}" if rejected else "")
+            f"answers: {total} rows answered, {rejected} without a usable reply" + (f", the first: {first}" if first else "")
         )
-        if not rows:
+        if not total:
             raise JobFailedError(
                 "the teacher answered none of the rows", where="generated/rejected.jsonl names each row and the reason",
-                found=rejected[0][1].reason if rejected else None,
+                found=first,
             )
-        tokens = [row.meta["completion_tokens"] for row in rows]
-        return {
-            "answered": {split: len(part) for split, part in answered.items()},
-            "rejected": len(rejected),
-            "completion_tokens": sum(tokens) if None not in tokens else None,
-        }
+        return {"answered": answered, "rejected": rejected, "completion_tokens": tokens}
+
+    @staticmethod
+    def _write_rejected(path: Path, counts: Mapping[str, int], spool: Spool) -> tuple[int, str | None]:
+        """How many rows have no usable reply, and the reason of the first."""
+        splits = (split for split, count in counts.items() for _ in range(count))
+        first: str | None = None
+
+        def entries() -> Iterator[Mapping[str, Any]]:
+            nonlocal first
+            for split, outcome in zip(splits, spool.in_order(), strict=True):
+                if isinstance(outcome, RejectedRow):
+                    first = first or outcome.reason
+                    yield {**outcome.row.as_dict(), "split": split, "reason": outcome.reason}
+
+        return write_jsonl(path, entries()), first
 
     def outputs(self, context: Context) -> Iterable[Path]:
         return sorted(context.folder.generated.glob("*.jsonl"))
 
 
 async def ask_teacher(
-    teacher: ResolvedModel, task: Task, rows: Sequence[Row], generation: GenerationSpec, journal_folder: Path,
-    on_done: Callable[[int, int], None],
-) -> list[Row | RejectedRow]:
-    """One outcome a row, in order; a reply that the journal in this folder holds is not asked for again.
+    model: ResolvedModel, task: Task, rows: Callable[[], Iterable[Row]], generation: GenerationSpec, journal_folder: Path,
+    on_row: Callable[[int, Outcome], None],
+) -> None:
+    """Ask for all rows; a reply that the journal in this folder holds is not asked for again.
+
+    Args:
+        rows: Gives the rows; called once for each pass over them.
+        on_row: See `generate_answers`.
 
     Raises:
         EndpointError: the endpoint refuses or does not answer at all; what was received stays in the journal.
         InputError: a key, a file or an extra is missing, or the model cannot be opened.
     """
     sampling = Sampling(temperature=generation.temperature, top_p=generation.top_p, max_tokens=generation.max_tokens)
-    concurrency = teacher.concurrency or (ENDPOINT_CONCURRENCY if teacher.kind == "endpoint" else LOCAL_SLOTS)
-    size = context_needed(task, rows, generation.max_tokens)
+    concurrency = model.concurrency or (ENDPOINT_CONCURRENCY if model.kind == "endpoint" else LOCAL_SLOTS)
+    size = context_needed(task, rows(), generation.max_tokens)
     with Journal(journal_folder) as journal:
-        engine = await asyncio.to_thread(open_engine, teacher, concurrency=concurrency, context=size)
+        engine = await asyncio.to_thread(open_engine, model, concurrency=concurrency, context=size)
         try:
-            client = Client(engine, journal, concurrency=concurrency)
-            return await generate_answers(rows, task, client, sampling, concurrency=concurrency, on_done=on_done)
+            teacher = Teacher(model.name, Client(engine, journal, concurrency=concurrency), sampling)
+            await generate_answers(rows(), Direct(task), OneTeacher(teacher), concurrency=concurrency, on_row=on_row)
         finally:
             await engine.aclose()
 
 
-def needs_reference(test: Sequence[Row]) -> bool:
+def answers_in_order(
+    model: ResolvedModel, task: Task, rows: Sequence[Row], generation: GenerationSpec, journal_folder: Path,
+    on_done: Callable[[int, int], None],
+) -> list[Outcome]:
+    """What `ask_teacher` brings for rows that fit into memory, in their order; `on_done` gets the number done and of all."""
+    outcomes: dict[int, Outcome] = {}
+
+    def keep(number: int, outcome: Outcome) -> None:
+        outcomes[number] = outcome
+        on_done(len(outcomes), len(rows))
+
+    asyncio.run(ask_teacher(model, task, lambda: rows, generation, journal_folder, keep))
+    return [outcomes[number] for number in range(len(rows))]
+
+
+def needs_reference(test: Iterable[Row]) -> bool:
     """Whether the teacher's held-out answers have to serve as the reference, because not all test rows have a gold answer."""
     return any(row.reference is None for row in test)
 
 
-def context_needed(task: Task, rows: Sequence[Row], max_tokens: int) -> int:
+def context_needed(task: Task, rows: Iterable[Row], max_tokens: int) -> int:
     """Tokens of context a local engine needs a slot: a bound from the bytes of the longest prompt and the answers' limit.
 
     English text has about four bytes a token; two leave room for other languages, numbers and the template.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -66,11 +66,15 @@ class Context:
 
     def rows(self, split: str) -> list[Row]:
         """The prepared rows of a split."""
-        return list(read_rows(self.folder.rows / f"{split}.jsonl"))
+        return list(self.stream(split))
+
+    def stream(self, split: str) -> Iterator[Row]:
+        """The prepared rows of a split, one after the other."""
+        return read_rows(self.folder.rows / f"{split}.jsonl")
 
     def task(self) -> Task:
         """The job's task, knowing the label set and lengths of its rows."""
-        return get_task(self.job.task).with_rows([row for split in SPLITS for row in self.rows(split)])
+        return get_task(self.job.task).with_rows(row for split in SPLITS for row in self.stream(split))
 
     def digests(self, *folders_and_files: Path) -> dict[str, str]:
         """Digests of files, and of the files directly inside folders."""

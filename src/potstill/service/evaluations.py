@@ -7,7 +7,6 @@ kept in the user's data folder, so that the same question is never paid for twic
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -20,12 +19,13 @@ from potstill.evaluation.comparison import Figure, MeasuredModel, mean_figure, s
 from potstill.evaluation.predictions import Measurement, read_predictions, read_profile
 from potstill.evaluation.process import run_worker
 from potstill.evaluation.report import ReferenceKind
+from potstill.generation import RejectedRow
 from potstill.inference import model_identity
 from potstill.inference.protocol import Sampling
 from potstill.metrics import bleu
 from potstill.pipeline.evaluate import TOKEN_ACCURACY_TASKS, measure_on_weights
 from potstill.pipeline.folder import write_json
-from potstill.pipeline.generate import ask_teacher, context_needed, needs_reference
+from potstill.pipeline.generate import answers_in_order, context_needed, needs_reference
 from potstill.pipeline.progress import Progress
 from potstill.pipeline.stage import SPLITS
 from potstill.rows import Row, content_hash, read_rows, write_rows
@@ -131,12 +131,12 @@ def _with_references(
     journal = evaluations / "references" / content_hash(dict(model_identity(teacher)))[:16]
     progress.begin(f"{teacher.name} answers for reference", len(rows))
     try:
-        outcomes = asyncio.run(ask_teacher(teacher, task, rows, located.job.generation, journal, progress.update))
+        outcomes = answers_in_order(teacher, task, rows, located.job.generation, journal, progress.update)
     finally:
         progress.end()
     answered = [
-        replace(row, reference=_answers(outcome, task)) for row, outcome in zip(rows, outcomes, strict=True)
-        if isinstance(outcome, Row)
+        replace(row, reference=_answers(outcome[0], task)) for row, outcome in zip(rows, outcomes, strict=True)
+        if not isinstance(outcome, RejectedRow)
     ]
     if not answered:
         raise JobFailedError("the teacher answered none of the test rows, which have no gold answers", found=teacher.name)

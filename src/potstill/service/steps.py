@@ -11,7 +11,6 @@ goes on from its last checkpoint, when the same step is called again with the sa
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -26,7 +25,7 @@ from potstill.curation.curate import Rejection, curate
 from potstill.errors import InputError
 from potstill.generation import RejectedRow
 from potstill.inference import model_identity
-from potstill.pipeline.generate import ask_teacher
+from potstill.pipeline.generate import answers_in_order
 from potstill.pipeline.progress import Progress
 from potstill.rows import Row, content_hash
 from potstill.service.notebook import NotebookProgress, outside_loop
@@ -152,13 +151,14 @@ def generate_teacher_responses(
     journal = Path(folder) / "journal" / content_hash(dict(model_identity(model.resolved)))[:16]
     report.begin(f"{model.resolved.name} answers", len(rows))
     try:
-        outcomes = outside_loop(lambda: asyncio.run(ask_teacher(model.resolved, task, rows, spec, journal, report.update)))
+        outcomes = outside_loop(lambda: answers_in_order(model.resolved, task, rows, spec, journal, report.update))
     finally:
         report.end()
     lost = [
         Rejection(entry.row, "train", "no_reply", entry.reason) for entry in outcomes if isinstance(entry, RejectedRow)
     ]
-    result = curate([entry for entry in outcomes if isinstance(entry, Row)], split="train", spec=rules, task=task, held_out=[])
+    answered = [row for entry in outcomes if not isinstance(entry, RejectedRow) for row in entry]
+    result = curate(answered, split="train", spec=rules, task=task, held_out=[])
     rejected = (*lost, *result.rejected)
     report.say(f"{len(result.kept)} of {len(rows)} answers kept" + _told(rejected))
     return Dataset(task, tuple(result.kept), f"{model.resolved.name} on {training_data.source}", rejected)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -97,7 +97,7 @@ class Task(ABC):
             return messages, reference
         return messages[:-1], messages[-1].content if reference is None else reference
 
-    def with_rows(self, rows: Sequence[Row]) -> Task:
+    def with_rows(self, rows: Iterable[Row]) -> Task:
         """The task as these rows make it: label sets and the like."""
         return self
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from abc import abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
@@ -42,7 +42,7 @@ class LabelTask(Task):
             raise RowError(f"the label is {row.references[0]!r}, expected one of meta.labels: {', '.join(listed)}")
         return row
 
-    def with_rows(self, rows: Sequence[Row]) -> LabelTask:
+    def with_rows(self, rows: Iterable[Row]) -> LabelTask:
         """Learn the label set: all gold labels, and those that the rows list in meta.labels.
 
         Raises:

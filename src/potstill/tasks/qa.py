@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from string import ascii_uppercase
 from typing import Any, ClassVar
@@ -42,8 +42,9 @@ class QA(Task):
     def main_metric(self) -> str:
         return "accuracy" if self.multiple_choice else "token_f1"
 
-    def with_rows(self, rows: Sequence[Row]) -> QA:
-        return replace(self, multiple_choice=bool(rows) and all(choices_of(row) for row in rows))
+    def with_rows(self, rows: Iterable[Row]) -> QA:
+        have_choices = [bool(choices_of(row)) for row in rows]
+        return replace(self, multiple_choice=bool(have_choices) and all(have_choices))
 
     def own_form(self, record: Mapping[str, Any]) -> tuple[list[Message], Reference] | None:
         if "question" not in record:

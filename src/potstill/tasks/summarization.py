@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
@@ -37,7 +37,7 @@ class Summarization(Task):
             gold = [text_field({"references": entry}, "references") for entry in several]
         return [Message("system", _PROMPT), Message("user", text_field(record, "document"))], gold
 
-    def with_rows(self, rows: Sequence[Row]) -> Summarization:
+    def with_rows(self, rows: Iterable[Row]) -> Summarization:
         lengths = sorted(len(row.references[0].split()) for row in rows if row.references)
         if not lengths:
             return self

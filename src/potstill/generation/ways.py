@@ -1,0 +1,89 @@
+"""Ways to ask a teacher for one answer. The plainest: the task's own prompt, and the reply is the answer."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Protocol
+
+from potstill.generation.candidate import Candidate, Failure
+from potstill.inference.client import Client
+from potstill.inference.dialogue import RowAnswer, answer_row
+from potstill.inference.protocol import Reply, Sampling
+from potstill.rows import Row
+from potstill.tasks import Task
+
+
+class Way(Protocol):
+    """How one answer to a row is got from a teacher: which prompts, how many requests, what of the replies is the answer."""
+
+    async def ask(self, teacher: Teacher, row: Row, sample: int) -> Candidate | Failure:
+        """One candidate; `sample` numbers independent answers to the same row.
+
+        Raises:
+            EndpointError: the endpoint refuses every request or does not answer at all.
+        """
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Teacher:
+    """A teacher that can be asked: the name its user gave it, the client around it, and how its answers are drawn."""
+
+    name: str
+    client: Client
+    sampling: Sampling
+
+    def limited(self, task: Task) -> Sampling:
+        """The sampling for a plain answer of the task.
+
+        A model behind an endpoint may think before it answers, and its thoughts count as tokens of the answer: only the job's
+        own limit holds there, while a local model's answer is also bounded by what the task can need.
+        """
+        limit = self.sampling.max_tokens
+        return replace(self.sampling, max_tokens=task.max_tokens(limit)) if self.client.local else self.sampling
+
+
+@dataclass(frozen=True, slots=True)
+class Direct:
+    """One request a turn with the task's own prompt."""
+
+    task: Task
+
+    async def ask(self, teacher: Teacher, row: Row, sample: int) -> Candidate | Failure:
+        sampling = replace(teacher.limited(self.task), choices=self.task.choices(row))
+        turns = self.task.turns(row)
+        answer = await answer_row(teacher.client, self.task.teacher_messages(row), turns, sampling, sample=sample)
+        return candidate_of(answer, teacher.name, sample)
+
+
+def candidate_of(answer: RowAnswer, teacher: str, sample: int) -> Candidate | Failure:
+    """The replies to a row's turns as one candidate; an empty reply is no answer."""
+    replies = [entry.reply for entry in answer.answers if entry.reply is not None]
+    empty = next((reply for reply in replies if not reply.text.strip()), None)
+    if answer.failure is not None:
+        return Failure(answer.failure)
+    if empty is not None:
+        return Failure(_why_empty(empty))
+    return Candidate(
+        texts=tuple(reply.text for reply in replies),
+        finish_reasons=tuple(reply.finish_reason for reply in replies),
+        completion_tokens=tokens_of(replies),
+        latency_s=sum(reply.latency_s for reply in replies),
+        teacher=teacher,
+        sample=sample,
+    )
+
+
+def tokens_of(replies: Sequence[Reply]) -> int | None:
+    """The tokens that these replies were written in; None where one of them does not tell."""
+    counts = [reply.completion_tokens for reply in replies if reply.completion_tokens is not None]
+    return sum(counts) if len(counts) == len(replies) else None
+
+
+def _why_empty(reply: Reply) -> str:
+    if reply.finish_reason == "refused":
+        return "the endpoint filtered the answer"
+    if reply.finish_reason == "length":
+        return "the reply is empty: the token limit was used up before the answer began, by reasoning for example"
+    return "the reply is empty"
