@@ -10,17 +10,31 @@ from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal
-from urllib.parse import urlsplit
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import Field, ValidationError, field_validator
 
+from potstill.spec_models import (
+    AdapterSpec,
+    ModelSpec,
+    Positive,
+    Section,
+    ShrinkSpec,
+    StudentSpec,
+    check_address,
+    with_absolute_path,
+)
 from potstill.validation import NOT_BUILT, Lines, explain
 from potstill.yaml_files import line_of, read_mapping
 
+__all__ = [
+    "EXAMPLES", "AdapterSpec", "CurationSpec", "DataSpec", "EvaluationSpec", "ExportSpec", "GenerationSpec", "JobSpec",
+    "ModelSpec", "Section", "ShrinkSpec", "StudentSpec", "TaskName", "TrainingSpec", "check_address", "dump_job",
+    "load_job", "parse_job", "read_job_mapping", "with_absolute_paths",
+]
+
 TaskName = Literal["nli", "conversation", "qa", "math", "summarization", "classification", "text"]
 Unit = Annotated[float, Field(ge=0.0, le=1.0)]
-Positive = Annotated[int, Field(ge=1)]
 
 # What is expected at keys where a rule is no help, or that have to be there.
 EXAMPLES = {
@@ -34,90 +48,6 @@ EXAMPLES = {
     "evaluation.metrics": "auto, or a list of names",
     "export": "a list such as [gguf:q8_0], or a mapping with formats",
 }
-
-
-class Section(BaseModel):
-    """A section of the job file: unknown keys are errors, values never change after reading.
-
-    The text under each key is its description in the JSON Schema that editors read (`potstill schema`).
-    """
-
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
-
-
-class ModelSpec(Section):
-    """How the user names a model: exactly one of a name (catalogue, hub id, folder, file) and a path, or an endpoint."""
-
-    model: str | None = None
-    """A name of the catalogue, a hub id (org/name), or with 'endpoint' the name that it serves the model under."""
-    path: str | None = None
-    """A model folder in the hub's layout, or a .gguf file; relative paths start at the job file."""
-    endpoint: str | None = None
-    """The address of an OpenAI-style chat endpoint, such as https://host/v1."""
-    api_key_env: str | None = None
-    """The environment variable, or the entry of the system keyring, that holds the endpoint's key."""
-    concurrency: Annotated[int, Field(ge=1, le=4096)] | None = None
-    """The most requests in flight; without it 32 at an endpoint, 8 on this machine."""
-    context_window: Annotated[int, Field(ge=256)] | None = None
-    """The longest prompt and answer together, in tokens, where the model does not say it itself."""
-    trust_remote_code: bool = False
-    """Run the Python code that comes with a model of the hub."""
-
-    @model_validator(mode="after")
-    def _names_one_model(self) -> ModelSpec:
-        if (self.model is None) == (self.path is None):
-            raise ValueError("give either 'model' or 'path'")
-        if self.endpoint is not None and self.model is None:
-            raise ValueError("an endpoint needs 'model', the name it serves the model under")
-        check_address(self.endpoint)
-        if self.endpoint is not None and urlsplit(self.endpoint).password is not None:
-            raise ValueError("an endpoint here holds no password: name the key's variable in api_key_env, or put the endpoint "
-                             "into a catalogue of your own (POTSTILL_CATALOG)")
-        return self
-
-
-def check_address(endpoint: str | None) -> None:
-    """An address that can be asked.
-
-    Raises:
-        ValueError: it is none.
-    """
-    if endpoint is None:
-        return
-    if not endpoint.startswith(("http://", "https://")):
-        raise ValueError("an endpoint starts with http:// or https://")
-    parts = urlsplit(endpoint)
-    if not parts.hostname or parts.port == 0:  # to ask for the port fails where it is no number up to 65535
-        raise ValueError("an endpoint names a host, and a port from 1 to 65535 where it names one")
-
-
-class ShrinkSpec(Section):
-    """How the student is made smaller before it learns."""
-
-    layers: Positive
-    """How many decoder layers are kept."""
-
-
-class AdapterSpec(Section):
-    """Train a low-rank adapter instead of all weights; it is merged before export."""
-
-    type: Literal["lora"] = "lora"
-    """The kind of adapter."""
-    r: Annotated[int, Field(ge=1, le=1024)] = 16
-    """The rank of the adapter's matrices."""
-    alpha: Annotated[float, Field(gt=0)] | None = None
-    """The adapter's scale is alpha / r; without it twice the rank."""
-    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
-    """The share of the adapter's inputs that is set to zero in training."""
-
-
-class StudentSpec(ModelSpec):
-    """The student: a model, and what is done to it before training."""
-
-    shrink: ShrinkSpec | None = None
-    """Drop layers before training."""
-    adapter: AdapterSpec | None = None
-    """Train a low-rank adapter instead of all weights."""
 
 
 class DataSpec(Section):
@@ -319,8 +249,8 @@ def with_absolute_paths(job: JobSpec, folder: Path) -> JobSpec:
             "data": job.data.model_copy(
                 update={key: _absolute(getattr(job.data, key), folder) for key in ("train", "validation", "test")}
             ),
-            "teacher": _with_absolute_path(job.teacher, folder),
-            "student": _with_absolute_path(job.student, folder),
+            "teacher": with_absolute_path(job.teacher, folder),
+            "student": with_absolute_path(job.student, folder),
         }
     )
 
@@ -337,13 +267,3 @@ def _absolute(name: str | None, folder: Path) -> str | None:
     path = (folder / Path(name).expanduser()).resolve()
     looks_like_path = Path(name).suffix != "" or name.startswith((".", "/", "~"))
     return str(path) if path.exists() or looks_like_path else name
-
-
-def _with_absolute_path(spec: ModelSpec, folder: Path) -> ModelSpec:
-    if spec.path is not None:
-        return spec.model_copy(update={"path": str((folder / Path(spec.path).expanduser()).resolve())})
-    if spec.endpoint is None and spec.model is not None:
-        path = (folder / Path(spec.model).expanduser()).resolve()
-        if spec.model.startswith((".", "/", "~")) or spec.model.endswith(".gguf") or (path.is_dir() and "/" in spec.model):
-            return spec.model_copy(update={"model": None, "path": str(path)})
-    return spec

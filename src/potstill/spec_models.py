@@ -1,0 +1,106 @@
+"""How a job file names a model. Part of `potstill.spec`, which exports what stands here."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+from urllib.parse import urlsplit
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+Positive = Annotated[int, Field(ge=1)]
+
+
+class Section(BaseModel):
+    """A section of the job file: unknown keys are errors, values never change after reading.
+
+    The text under each key is its description in the JSON Schema that editors read (`potstill schema`).
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+
+
+class ModelSpec(Section):
+    """How the user names a model: exactly one of a name (catalogue, hub id, folder, file) and a path, or an endpoint."""
+
+    model: str | None = None
+    """A name of the catalogue, a hub id (org/name), or with 'endpoint' the name that it serves the model under."""
+    path: str | None = None
+    """A model folder in the hub's layout, or a .gguf file; relative paths start at the job file."""
+    endpoint: str | None = None
+    """The address of an OpenAI-style chat endpoint, such as https://host/v1."""
+    api_key_env: str | None = None
+    """The environment variable, or the entry of the system keyring, that holds the endpoint's key."""
+    concurrency: Annotated[int, Field(ge=1, le=4096)] | None = None
+    """The most requests in flight; without it 32 at an endpoint, 8 on this machine."""
+    context_window: Annotated[int, Field(ge=256)] | None = None
+    """The longest prompt and answer together, in tokens, where the model does not say it itself."""
+    trust_remote_code: bool = False
+    """Run the Python code that comes with a model of the hub."""
+
+    @model_validator(mode="after")
+    def _names_one_model(self) -> ModelSpec:
+        if (self.model is None) == (self.path is None):
+            raise ValueError("give either 'model' or 'path'")
+        if self.endpoint is not None and self.model is None:
+            raise ValueError("an endpoint needs 'model', the name it serves the model under")
+        check_address(self.endpoint)
+        if self.endpoint is not None and urlsplit(self.endpoint).password is not None:
+            raise ValueError("an endpoint here holds no password: name the key's variable in api_key_env, or put the endpoint "
+                             "into a catalogue of your own (POTSTILL_CATALOG)")
+        return self
+
+
+def check_address(endpoint: str | None) -> None:
+    """An address that can be asked.
+
+    Raises:
+        ValueError: it is none.
+    """
+    if endpoint is None:
+        return
+    if not endpoint.startswith(("http://", "https://")):
+        raise ValueError("an endpoint starts with http:// or https://")
+    parts = urlsplit(endpoint)
+    if not parts.hostname or parts.port == 0:  # to ask for the port fails where it is no number up to 65535
+        raise ValueError("an endpoint names a host, and a port from 1 to 65535 where it names one")
+
+
+class ShrinkSpec(Section):
+    """How the student is made smaller before it learns."""
+
+    layers: Positive
+    """How many decoder layers are kept."""
+
+
+class AdapterSpec(Section):
+    """Train a low-rank adapter instead of all weights; it is merged before export."""
+
+    type: Literal["lora"] = "lora"
+    """The kind of adapter."""
+    r: Annotated[int, Field(ge=1, le=1024)] = 16
+    """The rank of the adapter's matrices."""
+    alpha: Annotated[float, Field(gt=0)] | None = None
+    """The adapter's scale is alpha / r; without it twice the rank."""
+    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """The share of the adapter's inputs that is set to zero in training."""
+
+
+class StudentSpec(ModelSpec):
+    """The student: a model, and what is done to it before training."""
+
+    shrink: ShrinkSpec | None = None
+    """Drop layers before training."""
+    adapter: AdapterSpec | None = None
+    """Train a low-rank adapter instead of all weights."""
+
+
+def with_absolute_path(spec: ModelSpec, folder: Path) -> ModelSpec:
+    """The same model; a relative path is taken from `folder`."""
+    if spec.path is not None:
+        return spec.model_copy(update={"path": str((folder / Path(spec.path).expanduser()).resolve())})
+    if spec.endpoint is None and spec.model is not None:
+        path = (folder / Path(spec.model).expanduser()).resolve()
+        if spec.model.startswith((".", "/", "~")) or spec.model.endswith(".gguf") or (path.is_dir() and "/" in spec.model):
+            return spec.model_copy(update={"model": None, "path": str(path)})
+    return spec
