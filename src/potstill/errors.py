@@ -103,6 +103,10 @@ class JobFailedError(PotstillError):
     """The job ran and did not reach its end; the message says why and what was kept."""
 
 
+class BudgetError(JobFailedError):
+    """What the job may spend is spent; what it got for it is kept."""
+
+
 class JobCanceledError(PotstillError):
     """The user cancelled the job; what was done is kept, and it can go on."""
 

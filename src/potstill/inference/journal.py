@@ -11,6 +11,7 @@ from __future__ import annotations
 import os
 import threading
 import time
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +22,7 @@ from filelock import FileLock, Timeout
 from potstill.errors import MachineError, RunLockedError
 from potstill.inference.protocol import RawReply
 from potstill.inference.segments import MAGIC, encode, read_record, scan
+from potstill.inference.spending import Spending
 
 SYNC_SECONDS = 0.05
 SYNC_RECORDS = 64
@@ -43,6 +45,8 @@ class JournalStats:
 class Journal:
     """A folder of segment files with one writer. Threads may share it; a second process is kept out.
 
+    `spending` is the sum of what its records cost.
+
     Args:
         folder: Made where it does not exist.
         segment_bytes: A segment that has grown past this is followed by a new one.
@@ -55,8 +59,9 @@ class Journal:
 
     def __init__(self, folder: Path, *, segment_bytes: int = 64 * 2**20) -> None:
         self._folder, self._segment_bytes = folder, segment_bytes
+        self.spending = Spending()
         self._index: dict[bytes, int] = {}
-        self._counts = {"intent": 0, "outcome": 0, "failure": 0}
+        self._counts: Counter[str] = Counter()
         self._readers: dict[int, BinaryIO] = {}
         self._write_lock, self._read_lock = threading.Lock(), threading.Lock()
         self._lock = _take_lock(folder)
@@ -89,9 +94,9 @@ class Journal:
         }
         self._append(note, raw.body)
 
-    def append_failure(self, key: str, why: str) -> None:
-        """Note that nothing, or not all of it, came back."""
-        self._append({"kind": "failure", "key": key, "at": time.time(), "why": why})
+    def append_failure(self, key: str, why: str, *, price: Mapping[str, Any] | None = None) -> None:
+        """Note that nothing, or not all of it, came back; `price` where it is known what that cost."""
+        self._append({"kind": "failure", "key": key, "at": time.time(), "why": why, "price": dict(price or {})})
 
     def reply(self, key: str) -> RawReply | None:
         """The last reply with status 200 to this request, None where there is none.
@@ -146,6 +151,7 @@ class Journal:
 
     def _note(self, note: dict[str, Any], segment: int, offset: int) -> None:
         self._counts[note["kind"]] += 1
+        self.spending.note(note)
         if note["kind"] == "outcome" and note["status"] == 200:
             self._index[bytes.fromhex(note["key"])] = segment << _OFFSET_BITS | offset
 

@@ -1,0 +1,194 @@
+"""The budget of a run: what it may spend on models, holds back and has spent. Restarts and kills do not loosen it.
+
+Before a request is sent, the most that it can cost is held back and written into the journal's intent; the outcome says what
+it did cost, by the endpoint's own count. A `Ledger` knows the limits of a run and what is left of them; all its models and
+journals share one. An `Account` is one model's price and its place in the ledger; the client asks it before and after every
+request.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+from pathlib import Path
+
+from potstill.catalog.model import Price
+from potstill.errors import BudgetError
+from potstill.inference.protocol import RawReply, Request
+from potstill.inference.spending import PICODOLLARS, Cost, Spending, dollars, read_spending, used_tokens
+
+# A token is at least one byte of its text. What a template puts around a message, and before all of them, is bounded by these.
+MESSAGE_TOKENS = 16
+TEMPLATE_TOKENS = 64
+_OVERLOADED = (503, 529)
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """The most that a run may cost, in dollars and in tokens; None is no limit."""
+
+    usd: float | None = None
+    tokens: int | None = None
+
+
+class Ledger:
+    """What a run may still spend. All clients of a process share it; the journals carry it from one process to the next."""
+
+    def __init__(self, limits: Limits | None = None) -> None:
+        self._limits = limits or Limits()
+        self._tokens = self._picodollars = 0  # spent, and held back for requests in flight
+        self._known_tokens = self._known_picodollars = 0
+        self._in_flight = 0
+        self._waiting: list[asyncio.Future[None]] = []
+
+    @classmethod
+    def of_run(cls, journals: Path, limits: Limits, price: Price | None, *, opened: str) -> Ledger:
+        """The ledger of a run as its journals on disk have it.
+
+        Args:
+            journals: The folder that holds a folder a journal.
+            price: For what was asked for before a price was known.
+            opened: The journal that the caller opens itself, and takes into the ledger then.
+
+        Raises:
+            CorruptFileError: a journal is damaged.
+        """
+        ledger = cls(limits)
+        if limits != Limits() and journals.is_dir():
+            for folder in journals.iterdir():
+                if folder.is_dir() and folder.name != opened:
+                    ledger.take(read_spending(folder), price)
+        return ledger
+
+    def take(self, spending: Spending, price: Price | None = None) -> None:
+        """Count what a journal holds already; `price` as in `of_run`."""
+        tokens, picodollars = spending.total.at(price)
+        self._tokens, self._picodollars = self._tokens + tokens, self._picodollars + picodollars
+        tokens, picodollars = spending.known.at(price)
+        self._known_tokens, self._known_picodollars = self._known_tokens + tokens, self._known_picodollars + picodollars
+
+    async def reserve(self, worst: Cost) -> None:
+        """Hold back what a request costs at most; waits while requests in flight may turn out cheaper than was held back.
+
+        Raises:
+            BudgetError: it could pass a limit, and nothing is in flight that could make room.
+        """
+        while not self._fits(worst):
+            if not self._in_flight:
+                raise self._used_up(worst)
+            waiter = asyncio.get_running_loop().create_future()
+            self._waiting.append(waiter)
+            await waiter
+        self._tokens += worst.tokens
+        self._picodollars += worst.picodollars or 0
+        self._in_flight += 1
+
+    def settle(self, worst: Cost, actual: Cost | None) -> None:
+        """A request that was held back for is over, and cost this; None where nobody knows, so that it counts in full."""
+        self._in_flight -= 1
+        if actual is not None:
+            self._tokens += actual.tokens - worst.tokens
+            self._picodollars += (actual.picodollars or 0) - (worst.picodollars or 0)
+            self._known_tokens += actual.tokens
+            self._known_picodollars += actual.picodollars or 0
+        for waiter in self._waiting:
+            if not waiter.done():
+                waiter.set_result(None)
+        self._waiting.clear()
+
+    @property
+    def spent_usd(self) -> float:
+        """Dollars, with what is held back for requests in flight and for those without an outcome."""
+        return self._picodollars / PICODOLLARS
+
+    @property
+    def spent_tokens(self) -> int:
+        """Tokens, counted as `spent_usd` counts dollars."""
+        return self._tokens
+
+    def _fits(self, worst: Cost) -> bool:
+        return self._fits_tokens(worst) and (
+            self._limits.usd is None
+            or self._picodollars + (worst.picodollars or 0) <= round(self._limits.usd * PICODOLLARS)
+        )
+
+    def _fits_tokens(self, worst: Cost) -> bool:
+        return self._limits.tokens is None or self._tokens + worst.tokens <= self._limits.tokens
+
+    def _used_up(self, worst: Cost) -> BudgetError:
+        if self._fits_tokens(worst):
+            key, limit, spent, asked = "budget_usd", dollars(self._limits.usd or 0), dollars(self.spent_usd), dollars(worst.usd)
+            unknown = self._picodollars - self._known_picodollars
+            held = dollars(unknown / PICODOLLARS)
+        else:
+            key, limit, spent, asked = "budget_tokens", f"{self._limits.tokens} tokens", f"{self._tokens}", f"{worst.tokens}"
+            unknown = self._tokens - self._known_tokens
+            held = f"{unknown}"
+        told = f" ({held} of it held back for requests whose outcome is not known)" if unknown else ""
+        return BudgetError(
+            "the budget is used up: the next request could pass it",
+            where=f"key 'generation.{key}' of the job file",
+            found=f"{spent} spent{told}; the next request may cost {asked}; the limit is {limit}",
+            hint=f"raise generation.{key} and run again: it goes on, and nothing that was received is paid for twice",
+        )
+
+
+class Account:
+    """One model of a run: its price, and what its requests cost.
+
+    Args:
+        ledger: Of the run.
+        price: None where it is not known.
+        free: The model runs on this machine and costs no money; its tokens count nevertheless.
+    """
+
+    def __init__(self, ledger: Ledger, price: Price | None = None, *, free: bool = False) -> None:
+        self._ledger = ledger
+        self._price = Price(0.0, 0.0) if free else price
+        self._beyond_input = self._beyond_output = 0
+
+    def worst(self, request: Request) -> Cost:
+        """The most that a request can cost: its bytes and the template's bound its tokens, `max_tokens` those of the answer.
+
+        An endpoint that was seen to count more than that (it adds a prompt of its own, say) gets so much more of a bound.
+        """
+        read, written = _bounds(request)
+        return Cost.of(read + self._beyond_input, written + self._beyond_output, self._price)
+
+    async def reserve(self, request: Request) -> Cost:
+        """Hold back the worst price of a request; every call that returns is followed by one of `settle`.
+
+        Raises:
+            BudgetError: see `Ledger.reserve`.
+        """
+        worst = self.worst(request)
+        await self._ledger.reserve(worst)
+        return worst
+
+    def cost(self, request: Request, raw: RawReply, worst: Cost) -> Cost:
+        """What a reply cost by its own count of tokens; where it has none, `worst`, or nothing for a plain refusal.
+
+        A refusal (4xx, overloaded) comes before any work is done. Any other fault may come after it.
+        """
+        used = used_tokens(raw.body)
+        if used is None:
+            return self.nothing if 400 <= raw.status < 500 or raw.status in _OVERLOADED else worst
+        read, written = _bounds(request)
+        self._beyond_input = max(self._beyond_input, used[0] - read)
+        self._beyond_output = max(self._beyond_output, used[1] - written)
+        return Cost.of(*used, self._price)
+
+    @property
+    def nothing(self) -> Cost:
+        """What a request costs that was not sent, or that was refused before any work."""
+        return Cost.of(0, 0, self._price)
+
+    def settle(self, worst: Cost, actual: Cost | None) -> None:
+        """See `Ledger.settle`."""
+        self._ledger.settle(worst, actual)
+
+
+def _bounds(request: Request) -> tuple[int, int]:
+    """Input and output tokens at most."""
+    read = TEMPLATE_TOKENS + sum(len(message.content.encode()) + MESSAGE_TOKENS for message in request.messages)
+    return read, request.sampling.max_tokens

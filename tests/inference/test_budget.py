@@ -1,0 +1,118 @@
+"""The ledger of a run and the accounts of its models."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+import pytest
+
+from loopback import completion, status
+from potstill.catalog import Price
+from potstill.errors import BudgetError
+from potstill.inference.budget import Account, Ledger, Limits
+from potstill.inference.journal import Journal
+from potstill.inference.protocol import RawReply, Request, Sampling
+from potstill.inference.spending import Cost
+from potstill.rows import Message
+
+PRICE = Price(1.0, 2.0)
+WORST, ACTUAL = Cost.of(100, 100, PRICE), Cost.of(10, 10, PRICE)  # 300 and 30 millionths of a dollar
+
+
+def ask(text: str, max_tokens: int = 10) -> Request:
+    return Request((Message("user", text),), Sampling(max_tokens=max_tokens))
+
+
+def reply(body: bytes, code: int = 200) -> RawReply:
+    return RawReply(code, body, 0.1)
+
+
+async def test_what_fits_exactly_is_sent_and_a_token_more_is_not() -> None:
+    for limits in (Limits(usd=0.0006), Limits(tokens=400)):
+        ledger = Ledger(limits)
+        for _ in range(2):
+            await ledger.reserve(WORST)
+            ledger.settle(WORST, WORST)
+        with pytest.raises(BudgetError, match="used up"):
+            await ledger.reserve(Cost.of(1, 0, PRICE))
+    assert (ledger.spent_tokens, ledger.spent_usd) == (400, 0.0006)
+
+
+async def test_a_request_waits_while_one_in_flight_may_turn_out_cheaper() -> None:
+    ledger = Ledger(Limits(tokens=300))
+    await ledger.reserve(WORST)
+    waiting = asyncio.create_task(ledger.reserve(WORST))
+    await asyncio.sleep(0)
+    assert not waiting.done()
+    ledger.settle(WORST, ACTUAL)
+    await waiting
+    assert ledger.spent_tokens == ACTUAL.tokens + WORST.tokens
+
+
+async def test_those_who_wait_are_told_when_nothing_made_room() -> None:
+    ledger = Ledger(Limits(usd=0.0005))
+    await ledger.reserve(WORST)
+    waiting = [asyncio.create_task(ledger.reserve(WORST)) for _ in range(3)]
+    await asyncio.sleep(0)
+    ledger.settle(WORST, None)
+    results = await asyncio.gather(*waiting, return_exceptions=True)
+    assert [type(result) for result in results] == [BudgetError] * 3
+    shown = str(results[0])
+    assert "$0.00030 spent ($0.00030 of it held back for requests whose outcome is not known)" in shown
+    assert "may cost $0.00030; the limit is $0.00050" in shown
+    assert "generation.budget_usd" in shown
+
+
+async def test_a_price_that_nobody_knows_counts_in_tokens() -> None:
+    ledger = Ledger(Limits(tokens=150))
+    account = Account(ledger)
+    with pytest.raises(BudgetError, match="used up") as raised:
+        await account.reserve(ask("x" * 100))
+    assert "key 'generation.budget_tokens'" in str(raised.value)
+
+
+async def test_the_journals_of_a_run_share_one_ledger(tmp_path: Path) -> None:
+    for name in ("generate", "judge"):
+        with Journal(tmp_path / name) as journal:
+            journal.append_intent("0" * 32, {}, price=WORST.as_dict())
+    (tmp_path / "notes.txt").write_text("no journal")
+    ledger = Ledger.of_run(tmp_path, Limits(usd=1.0), PRICE, opened="judge")
+    assert ledger.spent_usd == WORST.usd
+    with Journal(tmp_path / "judge") as journal:
+        ledger.take(journal.spending, PRICE)
+    assert ledger.spent_tokens == 2 * WORST.tokens
+
+
+def test_the_bytes_of_a_prompt_bound_its_tokens() -> None:
+    account = Account(Ledger(), PRICE)
+    words = "Zürich \N{GRINNING FACE} " * 50
+    assert account.worst(ask(words, 33)).input_tokens > len(words.encode())
+    assert account.worst(ask(words, 33)).output_tokens == 33
+
+
+def test_a_reply_costs_what_it_counts_and_else_what_was_held_back() -> None:
+    account, request = Account(Ledger(), PRICE), ask("Why?")
+    worst = account.worst(request)
+    assert account.cost(request, reply(completion("a b c")), worst) == Cost.of(7, 3, PRICE)
+    assert account.cost(request, reply(b'{"choices": [{"mess'), worst) == worst
+    assert account.cost(request, reply(b"oops", 500), worst) == worst
+    for code in (400, 401, 429, 503):
+        assert account.cost(request, reply(status(code).body or b"", code), worst) == Cost.of(0, 0, PRICE)
+
+
+def test_an_endpoint_that_counts_more_than_the_bound_gets_a_wider_one() -> None:
+    account, request = Account(Ledger(), PRICE), ask("Why?", 5)
+    narrow = account.worst(request)
+    long = completion("word " * 12)
+    for _ in range(2):  # seen twice is no reason to widen it twice
+        account.cost(request, reply(long), narrow)
+    assert account.worst(request).output_tokens == 12
+    assert account.worst(request).input_tokens == narrow.input_tokens
+
+
+def test_a_model_on_this_machine_costs_tokens_alone() -> None:
+    account = Account(Ledger(), PRICE, free=True)
+    worst = account.worst(ask("Why?", 5))
+    assert worst.tokens > 5
+    assert worst.picodollars == 0
