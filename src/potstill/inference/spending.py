@@ -51,8 +51,11 @@ class Cost:
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Cost:
+        """What `as_dict` wrote; what is missing is nothing, a missing price is an unknown one."""
         usd = data.get("usd")
-        return cls(data["input_tokens"], data["output_tokens"], None if usd is None else round(usd * PICODOLLARS))
+        return cls(
+            data.get("input_tokens", 0), data.get("output_tokens", 0), None if usd is None else round(usd * PICODOLLARS)
+        )
 
 
 @dataclass(slots=True)
