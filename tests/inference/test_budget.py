@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from loopback import completion, status
+from loopback import Fault, LoopbackEndpoint, Messages, completion, cut, drop, hang, raw, status
 from potstill.catalog import Price
-from potstill.errors import BudgetError
-from potstill.inference.budget import Account, Ledger, Limits
+from potstill.errors import BudgetError, EndpointError
+from potstill.inference.budget import Account, Budget, Ledger
+from potstill.inference.client import Answer, Client
+from potstill.inference.endpoint import EndpointEngine
 from potstill.inference.journal import Journal
 from potstill.inference.protocol import RawReply, Request, Sampling
 from potstill.inference.spending import Cost
@@ -29,7 +34,7 @@ def reply(body: bytes, code: int = 200) -> RawReply:
 
 
 async def test_what_fits_exactly_is_sent_and_a_token_more_is_not() -> None:
-    for limits in (Limits(usd=0.0006), Limits(tokens=400)):
+    for limits in (Budget(usd=0.0006), Budget(tokens=400)):
         ledger = Ledger(limits)
         for _ in range(2):
             await ledger.reserve(WORST)
@@ -40,7 +45,7 @@ async def test_what_fits_exactly_is_sent_and_a_token_more_is_not() -> None:
 
 
 async def test_a_request_waits_while_one_in_flight_may_turn_out_cheaper() -> None:
-    ledger = Ledger(Limits(tokens=300))
+    ledger = Ledger(Budget(tokens=300))
     await ledger.reserve(WORST)
     waiting = asyncio.create_task(ledger.reserve(WORST))
     await asyncio.sleep(0)
@@ -51,7 +56,7 @@ async def test_a_request_waits_while_one_in_flight_may_turn_out_cheaper() -> Non
 
 
 async def test_those_who_wait_are_told_when_nothing_made_room() -> None:
-    ledger = Ledger(Limits(usd=0.0005))
+    ledger = Ledger(Budget(usd=0.0005))
     await ledger.reserve(WORST)
     waiting = [asyncio.create_task(ledger.reserve(WORST)) for _ in range(3)]
     await asyncio.sleep(0)
@@ -65,10 +70,10 @@ async def test_those_who_wait_are_told_when_nothing_made_room() -> None:
 
 
 async def test_a_price_that_nobody_knows_counts_in_tokens() -> None:
-    ledger = Ledger(Limits(tokens=150))
+    ledger = Ledger(Budget(tokens=150))
     account = Account(ledger)
     with pytest.raises(BudgetError, match="used up") as raised:
-        await account.reserve(ask("x" * 100))
+        await account.open(ask("x" * 100))
     assert "key 'generation.budget_tokens'" in str(raised.value)
 
 
@@ -77,7 +82,7 @@ async def test_the_journals_of_a_run_share_one_ledger(tmp_path: Path) -> None:
         with Journal(tmp_path / name) as journal:
             journal.append_intent("0" * 32, {}, price=WORST.as_dict())
     (tmp_path / "notes.txt").write_text("no journal")
-    ledger = Ledger.of_run(tmp_path, Limits(usd=1.0), PRICE, opened="judge")
+    ledger = Ledger.of_run(tmp_path, Budget(usd=1.0), PRICE, opened="judge")
     assert ledger.spent_usd == WORST.usd
     with Journal(tmp_path / "judge") as journal:
         ledger.take(journal.spending, PRICE)
@@ -116,3 +121,104 @@ def test_a_model_on_this_machine_costs_tokens_alone() -> None:
     worst = account.worst(ask("Why?", 5))
     assert worst.tokens > 5
     assert worst.picodollars == 0
+
+
+# Asked through a client, of an endpoint that keeps its own bill.
+
+
+class Biller(LoopbackEndpoint):
+    """Bills every request that arrives by the usage it answers with, answered or not."""
+
+    @property
+    def billed_tokens(self) -> int:
+        answers = (self._answer(request.messages) for request in self.requests)
+        return sum(7 + len(answer.split()) for answer in answers)
+
+
+def three_words(messages: Messages) -> str:
+    return "one two three"
+
+
+@asynccontextmanager
+async def asking(server: LoopbackEndpoint, folder: Path, budget: Budget, **options: Any) -> AsyncIterator[Client]:
+    engine = EndpointEngine(server.base_url, "m", None, timeout_s=20)
+    try:
+        with Journal(folder / "generate") as journal:
+            ledger = Ledger.of_run(folder, budget, PRICE, opened="generate")
+            ledger.take(journal.spending, PRICE)
+            yield Client(engine, journal, concurrency=8, account=Account(ledger, PRICE), **options)
+    finally:
+        await engine.aclose()
+
+
+async def ask_until_used_up(client: Client, count: int) -> list[Answer]:
+    answers: list[Answer] = []
+    with pytest.raises(BudgetError):
+        await client.ask_all((ask(f"row {number}") for number in range(count)), answers.append)
+    return answers
+
+
+async def test_the_bill_stays_within_the_budget_and_more_budget_goes_on(tmp_path: Path) -> None:
+    async with Biller(three_words, delay_s=0.005) as server:
+        async with asking(server, tmp_path, Budget(tokens=500)) as client:
+            first = await ask_until_used_up(client, 200)
+        assert 500 - Account(Ledger()).worst(ask("row 100")).tokens < server.billed_tokens <= 500
+        assert len(first) == len(server.requests)
+        async with asking(server, tmp_path, Budget(tokens=500)) as client:
+            assert len(await ask_until_used_up(client, 200)) == len(first)  # all of them from the journal
+        async with asking(server, tmp_path, Budget(tokens=5000)) as client:
+            answers: list[Answer] = []
+            await client.ask_all((ask(f"row {number}") for number in range(200)), answers.append)
+        assert (len(answers), len(server.requests), server.billed_tokens) == (200, 200, 2000)
+
+
+@pytest.mark.parametrize("fault", [cut(), raw(b"{}"), drop(), status(500)], ids=["cut", "no usage", "dropped", "status 500"])
+async def test_replies_that_are_lost_are_billed_too(tmp_path: Path, short_waits: None, fault: Fault) -> None:
+    def every_other(messages: Messages, attempt: int) -> Fault | None:
+        return fault if attempt == 1 else None
+
+    async with (
+        Biller(three_words, fault=every_other) as server,
+        asking(server, tmp_path, Budget(usd=0.005)) as client,
+    ):
+        await ask_until_used_up(client, 200)
+        usd = sum(Cost.of(7, 3, PRICE).usd for _ in server.requests)
+    assert 0 < usd <= 0.005
+
+
+async def test_refusals_and_endpoints_that_cannot_be_reached_use_up_nothing(tmp_path: Path, short_waits: None) -> None:
+    budget = Budget(tokens=180)  # one request at a time
+    async with (
+        Biller(three_words, fault=lambda messages, attempt: status(429) if attempt <= 9 else None) as server,
+        asking(server, tmp_path, budget) as client,
+    ):
+        assert (await client.ask(ask("row 1"))).reply is not None
+        port = int(server.base_url.rpartition(":")[2].partition("/")[0])
+        assert len(server.requests) == 10
+    for _ in range(3):
+        async with asking(server, tmp_path, budget) as client:
+            with pytest.raises(EndpointError, match="does not answer"):
+                await client.ask(ask("row 2"))
+    async with Biller(three_words, port=port) as server, asking(server, tmp_path, budget) as client:
+        assert (await client.ask(ask("row 2"))).reply is not None
+
+
+async def test_a_cancelled_request_counts_in_full(tmp_path: Path) -> None:
+    arrived, budget = asyncio.Event(), Budget(tokens=180)  # one request at a time
+
+    def never_answered(messages: Messages, attempt: int) -> Fault:
+        arrived.set()
+        return hang()
+
+    async with LoopbackEndpoint(three_words, fault=never_answered) as server:
+        async with asking(server, tmp_path, budget) as client:
+            task = asyncio.create_task(client.ask(ask("row 1")))
+            await arrived.wait()
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+            with pytest.raises(BudgetError):
+                await client.ask(ask("row 2"))
+        async with asking(server, tmp_path, budget) as client:
+            with pytest.raises(BudgetError):
+                await client.ask(ask("row 2"))
+    assert len(server.requests) == 1

@@ -1,9 +1,8 @@
 """The budget of a run: what it may spend on models, holds back and has spent. Restarts and kills do not loosen it.
 
 Before a request is sent, the most that it can cost is held back and written into the journal's intent; the outcome says what
-it did cost, by the endpoint's own count. A `Ledger` knows the limits of a run and what is left of them; all its models and
-journals share one. An `Account` is one model's price and its place in the ledger; the client asks it before and after every
-request.
+it did cost, by the endpoint's own count. A `Ledger` knows a run's budget and what is left of it; all its models and journals
+share one. An `Account` is one model's price and its place in the ledger, and opens a `Bill` for each of its requests.
 """
 
 from __future__ import annotations
@@ -11,10 +10,11 @@ from __future__ import annotations
 import asyncio
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from potstill.catalog.model import Price
 from potstill.errors import BudgetError
-from potstill.inference.protocol import RawReply, Request
+from potstill.inference.protocol import RawReply, Request, TransportError
 from potstill.inference.spending import PICODOLLARS, Cost, Spending, dollars, read_spending, used_tokens
 
 # A token is at least one byte of its text. What a template puts around a message, and before all of them, is bounded by these.
@@ -24,7 +24,7 @@ _OVERLOADED = (503, 529)
 
 
 @dataclass(frozen=True, slots=True)
-class Limits:
+class Budget:
     """The most that a run may cost, in dollars and in tokens; None is no limit."""
 
     usd: float | None = None
@@ -34,15 +34,15 @@ class Limits:
 class Ledger:
     """What a run may still spend. All clients of a process share it; the journals carry it from one process to the next."""
 
-    def __init__(self, limits: Limits | None = None) -> None:
-        self._limits = limits or Limits()
+    def __init__(self, budget: Budget | None = None) -> None:
+        self._budget = budget or Budget()
         self._tokens = self._picodollars = 0  # spent, and held back for requests in flight
         self._known_tokens = self._known_picodollars = 0
         self._in_flight = 0
         self._waiting: list[asyncio.Future[None]] = []
 
     @classmethod
-    def of_run(cls, journals: Path, limits: Limits, price: Price | None, *, opened: str) -> Ledger:
+    def of_run(cls, journals: Path, budget: Budget, price: Price | None, *, opened: str) -> Ledger:
         """The ledger of a run as its journals on disk have it.
 
         Args:
@@ -53,8 +53,8 @@ class Ledger:
         Raises:
             CorruptFileError: a journal is damaged.
         """
-        ledger = cls(limits)
-        if limits != Limits() and journals.is_dir():
+        ledger = cls(budget)
+        if budget != Budget() and journals.is_dir():
             for folder in journals.iterdir():
                 if folder.is_dir() and folder.name != opened:
                     ledger.take(read_spending(folder), price)
@@ -108,20 +108,20 @@ class Ledger:
 
     def _fits(self, worst: Cost) -> bool:
         return self._fits_tokens(worst) and (
-            self._limits.usd is None
-            or self._picodollars + (worst.picodollars or 0) <= round(self._limits.usd * PICODOLLARS)
+            self._budget.usd is None
+            or self._picodollars + (worst.picodollars or 0) <= round(self._budget.usd * PICODOLLARS)
         )
 
     def _fits_tokens(self, worst: Cost) -> bool:
-        return self._limits.tokens is None or self._tokens + worst.tokens <= self._limits.tokens
+        return self._budget.tokens is None or self._tokens + worst.tokens <= self._budget.tokens
 
     def _used_up(self, worst: Cost) -> BudgetError:
         if self._fits_tokens(worst):
-            key, limit, spent, asked = "budget_usd", dollars(self._limits.usd or 0), dollars(self.spent_usd), dollars(worst.usd)
+            key, limit, spent, asked = "budget_usd", dollars(self._budget.usd or 0), dollars(self.spent_usd), dollars(worst.usd)
             unknown = self._picodollars - self._known_picodollars
             held = dollars(unknown / PICODOLLARS)
         else:
-            key, limit, spent, asked = "budget_tokens", f"{self._limits.tokens} tokens", f"{self._tokens}", f"{worst.tokens}"
+            key, limit, spent, asked = "budget_tokens", f"{self._budget.tokens} tokens", f"{self._tokens}", f"{worst.tokens}"
             unknown = self._tokens - self._known_tokens
             held = f"{unknown}"
         told = f" ({held} of it held back for requests whose outcome is not known)" if unknown else ""
@@ -131,6 +131,41 @@ class Ledger:
             found=f"{spent} spent{told}; the next request may cost {asked}; the limit is {limit}",
             hint=f"raise generation.{key} and run again: it goes on, and nothing that was received is paid for twice",
         )
+
+
+class Bill:
+    """What one request costs: the most, which is held back from when it is made until it is closed, and then what it did.
+
+    `at_most`, `came_back` and `broke` give the prices as the journal keeps them.
+    """
+
+    __slots__ = ("_account", "_actual", "_request", "_worst")
+
+    def __init__(self, account: Account, request: Request, worst: Cost) -> None:
+        self._account, self._request, self._worst = account, request, worst
+        self._actual: Cost | None = None
+
+    def at_most(self) -> dict[str, Any]:
+        return self._worst.as_dict()
+
+    def came_back(self, raw: RawReply) -> dict[str, Any]:
+        """By the reply's own count of tokens; where it has none, the most, or nothing for a plain refusal.
+
+        A refusal (4xx, overloaded) comes before any work is done. Any other fault may come after it.
+        """
+        self._actual = self._account.cost(self._request, raw, self._worst)
+        return self._actual.as_dict()
+
+    def broke(self, error: TransportError) -> dict[str, Any]:
+        """Nothing where the request never went out; else nobody knows, and it counts in full."""
+        if error.sent:
+            return {}
+        self._actual = self._account.nothing
+        return self._actual.as_dict()
+
+    def close(self) -> None:
+        """The request is over; without an outcome it counts in full."""
+        self._account.settle(self._worst, self._actual)
 
 
 class Account:
@@ -147,6 +182,16 @@ class Account:
         self._price = Price(0.0, 0.0) if free else price
         self._beyond_input = self._beyond_output = 0
 
+    async def open(self, request: Request) -> Bill:
+        """Hold back the most that a request can cost; whoever opens a bill closes it.
+
+        Raises:
+            BudgetError: see `Ledger.reserve`.
+        """
+        worst = self.worst(request)
+        await self._ledger.reserve(worst)
+        return Bill(self, request, worst)
+
     def worst(self, request: Request) -> Cost:
         """The most that a request can cost: its bytes and the template's bound its tokens, `max_tokens` those of the answer.
 
@@ -155,21 +200,8 @@ class Account:
         read, written = _bounds(request)
         return Cost.of(read + self._beyond_input, written + self._beyond_output, self._price)
 
-    async def reserve(self, request: Request) -> Cost:
-        """Hold back the worst price of a request; every call that returns is followed by one of `settle`.
-
-        Raises:
-            BudgetError: see `Ledger.reserve`.
-        """
-        worst = self.worst(request)
-        await self._ledger.reserve(worst)
-        return worst
-
     def cost(self, request: Request, raw: RawReply, worst: Cost) -> Cost:
-        """What a reply cost by its own count of tokens; where it has none, `worst`, or nothing for a plain refusal.
-
-        A refusal (4xx, overloaded) comes before any work is done. Any other fault may come after it.
-        """
+        """See `Bill.came_back`."""
         used = used_tokens(raw.body)
         if used is None:
             return self.nothing if 400 <= raw.status < 500 or raw.status in _OVERLOADED else worst

@@ -15,6 +15,7 @@ from typing import Any
 
 from potstill.errors import EndpointError
 from potstill.inference import retry
+from potstill.inference.budget import Account, Bill
 from potstill.inference.journal import Journal
 from potstill.inference.protocol import Engine, MalformedReplyError, Reply, Request, TransportError
 
@@ -49,12 +50,14 @@ class Client:
         concurrency: The most requests in flight.
         max_attempts: Failed tries after which a request is given up. Being told to slow down (status 429) is no failed try.
         no_progress_s: Seconds without a single answer, while waiting on refusals, after which the job is stopped.
+        account: What its requests cost and may cost; None counts nothing (an untrained student, say).
     """
 
     def __init__(
-        self, engine: Engine, journal: Journal, *, concurrency: int, max_attempts: int = 5, no_progress_s: float = 600.0
+        self, engine: Engine, journal: Journal, *, concurrency: int, max_attempts: int = 5, no_progress_s: float = 600.0,
+        account: Account | None = None,
     ) -> None:
-        self._engine, self._journal = engine, journal
+        self._engine, self._journal, self._account = engine, journal, account
         self._concurrency, self._max_attempts, self._no_progress_s = concurrency, max_attempts, no_progress_s
         self._identity = dict(engine.identity)
         self._name = str(self._identity.get("endpoint", "the model"))
@@ -73,6 +76,7 @@ class Client:
         """The answer to one request; equal requests in flight share one call.
 
         Raises:
+            BudgetError: the budget is used up.
             EndpointError: the endpoint refuses every request, or does not answer at all.
         """
         key = request.key(self._identity)
@@ -139,18 +143,30 @@ class Client:
             await self._wait(outcome, setbacks)
 
     async def _try_once(self, key: str, request: Request, attempt: int) -> Reply | retry.Setback:
+        """One call within the budget; what it cost is known, or counts in full, when it is over.
+
+        Raises:
+            BudgetError: it could cost more than is left.
+        """
+        bill = None if self._account is None else await self._account.open(request)
+        try:
+            return await self._call(key, request, attempt, bill)
+        finally:
+            if bill is not None:
+                bill.close()
+
+    async def _call(self, key: str, request: Request, attempt: int, bill: Bill | None) -> Reply | retry.Setback:
         """One call, journaled around: the intent before, what came back before it is parsed."""
         sampling = request.sampling
         prompt_bytes = sum(len(message.content.encode()) for message in request.messages)
-        self._journal.append_intent(
-            key, {"attempt": attempt, "prompt_bytes": prompt_bytes, "max_tokens": sampling.max_tokens, "sample": request.sample}
-        )
+        meta = {"attempt": attempt, "prompt_bytes": prompt_bytes, "max_tokens": sampling.max_tokens, "sample": request.sample}
+        self._journal.append_intent(key, meta, price=None if bill is None else bill.at_most())
         try:
             raw = await self._engine.generate(request)
         except TransportError as error:
-            self._journal.append_failure(key, error.what)
+            self._journal.append_failure(key, error.what, price=None if bill is None else bill.broke(error))
             return retry.from_error(error)
-        self._journal.append_outcome(key, raw)
+        self._journal.append_outcome(key, raw, price=None if bill is None else bill.came_back(raw))
         if raw.status != 200:
             return retry.from_reply(raw, self._name)
         try:

@@ -120,7 +120,7 @@ class EndpointEngine:
             raise TransportError(what) from error
         except aiohttp.ClientConnectorError as error:
             reason = error.os_error.strerror or type(error.os_error).__name__
-            raise TransportError(f"{self._shown_url} cannot be reached: {reason}") from error
+            raise TransportError(f"{self._shown_url} cannot be reached: {reason}", sent=False) from error
         except (aiohttp.ClientError, OSError) as error:
             raise TransportError(f"the connection to {self._shown_url} broke: {self._clean(str(error))}") from error
 

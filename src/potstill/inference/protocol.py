@@ -121,7 +121,11 @@ class MalformedReplyError(PotstillError):
 
 
 class TransportError(PotstillError):
-    """The connection failed, was cut, or timed out. Worth another try."""
+    """The connection failed, was cut, or timed out. Worth another try. sent: the endpoint may have got the request."""
+
+    def __init__(self, what: str, *, sent: bool = True) -> None:
+        super().__init__(what)
+        self.sent = sent
 
 
 class Engine(Protocol):
