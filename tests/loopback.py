@@ -91,7 +91,8 @@ def completion(text: str, *, finish_reason: str = "stop") -> bytes:
 class LoopbackEndpoint:
     """The server; `async with` starts and stops it.
 
-    base_url: ends in /v1. requests: all that arrived, in order. most_in_flight: the most that were open at once.
+    base_url: ends in /v1. requests: all that arrived, in order. paths: where they went, with the query.
+    most_in_flight: the most that were open at once.
     """
 
     def __init__(
@@ -107,6 +108,7 @@ class LoopbackEndpoint:
         self._open = 0
         self._counts: Counter[bytes] = Counter()
         self.requests: list[SeenRequest] = []
+        self.paths: list[str] = []
         self.most_in_flight = 0
         self.base_url = ""
 
@@ -117,6 +119,7 @@ class LoopbackEndpoint:
     async def __aenter__(self) -> Self:
         app = web.Application(client_max_size=64 * 2**20)
         app.router.add_post("/v1/chat/completions", self._handle)
+        app.router.add_post("/openai/deployments/{name}/chat/completions", self._handle)
         app.router.add_get("/v1/models", self._models)
         self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.2)
         await self._runner.setup()
@@ -139,6 +142,7 @@ class LoopbackEndpoint:
         self._counts[canonical] += 1
         attempt = self._counts[canonical]
         self.requests.append(SeenRequest(body, dict(request.headers), time.monotonic()))
+        self.paths.append(request.path_qs)
         self._open += 1
         self.most_in_flight = max(self.most_in_flight, self._open)
         try:

@@ -163,6 +163,21 @@ def test_what_a_reply_means(message: object, finish: str | None, text: str, mean
 
 
 @pytest.mark.parametrize(
+    ("message", "reasoning"),
+    [
+        ({"content": "4"}, None),
+        ({"content": "4", "reasoning_content": "2+2"}, "2+2"),
+        ({"content": "4", "reasoning_content": None, "reasoning": "two and two"}, "two and two"),
+        ({"content": "4", "reasoning": {"effort": "low"}}, None),
+        ({"content": "4", "reasoning_content": " "}, None),
+    ],
+)
+def test_what_was_thought_is_kept_beside_the_answer(message: object, reasoning: str | None) -> None:
+    reply = parse(chat(message))
+    assert (reply.text, reply.reasoning) == ("4", reasoning)
+
+
+@pytest.mark.parametrize(
     "body",
     [
         b"", b"{", b"null", b"[]", b"\xff\xfe", {}, {"choices": []}, {"choices": [None]}, {"choices": [{}]}, {"choices": "x"},

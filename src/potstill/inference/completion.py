@@ -22,7 +22,7 @@ _SHOWN = 120
 
 
 def parse_completion(raw: RawReply) -> Reply:
-    """The first choice of a reply. Reasoning that stands in fields of its own is no part of the text.
+    """The first choice of a reply. Reasoning that stands in a field of its own is kept apart from the text.
 
     A refusal (`message.refusal`, or a content filter's finish reason) has finish reason "refused" and its own words as text.
 
@@ -49,6 +49,7 @@ def parse_completion(raw: RawReply) -> Reply:
         completion_tokens=_count(usage.get("completion_tokens")),
         latency_s=raw.latency_s,
         token_ids=_token_ids(choice.get("logprobs"), _count(usage.get("completion_tokens"))),
+        reasoning=_reasoning(message),
     )
 
 
@@ -82,13 +83,18 @@ def error_message(body: bytes) -> str:
 
 def error_code(body: bytes) -> str | None:
     """The word by which an error reply names its kind (error.code), where it has one."""
+    return error_field(body, "code")
+
+
+def error_field(body: bytes, name: str) -> str | None:
+    """A text in the `error` of an error reply, where it has one of that name."""
     try:
         data = orjson.loads(body)
     except orjson.JSONDecodeError:
         return None
     error = data.get("error") if isinstance(data, Mapping) else None
-    code = error.get("code") if isinstance(error, Mapping) else None
-    return code if isinstance(code, str) else None
+    value = error.get(name) if isinstance(error, Mapping) else None
+    return value if isinstance(value, str) else None
 
 
 _HINT = "is this a chat endpoint? its address usually ends in /v1"
@@ -114,6 +120,12 @@ def _text(content: Any, body: bytes) -> str:
         parts = [part for part in content if isinstance(part, Mapping) and part.get("type", "text") in ("text", "output_text")]
         return "".join(part["text"] for part in parts if isinstance(part.get("text"), str))
     raise MalformedReplyError("the message's content is no text", found=_shown(body), hint=_HINT)
+
+
+def _reasoning(message: Mapping[str, Any]) -> str | None:
+    """DeepSeek and most servers call it reasoning_content, OpenRouter, Ollama and newer vLLM reasoning."""
+    told = (message.get(name) for name in ("reasoning_content", "reasoning"))
+    return next((text for text in told if isinstance(text, str) and text.strip()), None)
 
 
 def _token_ids(logprobs: Any, completion_tokens: int | None) -> tuple[int, ...] | None:

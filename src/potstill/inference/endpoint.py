@@ -7,7 +7,7 @@ anyone sees or keeps it.
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import Any
@@ -17,12 +17,13 @@ import aiohttp
 import orjson
 from yarl import URL
 
-from potstill.inference.completion import error_message, parse_completion
+from potstill.inference.completion import parse_completion
+from potstill.inference.dialect import Dialect, Server, chat_url, key_header, shown
+from potstill.inference.keys import clean, strike_out
 from potstill.inference.protocol import Capabilities, RawReply, Reply, Request, Score, TransportError
 
 CONNECT_TIMEOUT_S = 20.0
 _LOOPBACK = ("localhost", "127.0.0.1", "::1", "0.0.0.0")
-_STRUCK_OUT = b"[api key]"
 
 
 class EndpointEngine:
@@ -32,7 +33,9 @@ class EndpointEngine:
         base_url: What stands before /chat/completions, for example https://host/v1. A user name and password in it are sent,
             but are part of neither the identity nor any message.
         model: The name under which the endpoint serves the model.
-        api_key: Sent as a bearer token; None sends none.
+        api_key: Sent in one header; None sends none.
+        server: What runs there, where it is known: vLLM and SGLang answer with one of `Sampling.choices`.
+        say: Told once of each parameter that the endpoint refuses, and that is left out from then on.
         timeout_s: From sending to the last byte of the reply.
         concurrency: How many requests the endpoint is known to serve at once.
         context_window: In tokens, where known.
@@ -44,21 +47,20 @@ class EndpointEngine:
         model: str,
         api_key: str | None,
         *,
+        server: Server | None = None,
+        say: Callable[[str], None] = lambda text: None,
         timeout_s: float = 300.0,
         concurrency: int | None = None,
         context_window: int | None = None,
     ) -> None:
         url = URL(base_url)
-        self._url = url.with_user(None).with_fragment(None).with_path(_chat_path(url.path), keep_query=True)
-        self._shown_url = str(url.with_user(None).with_query(None).with_fragment(None)).removesuffix("/")
+        self._url, self._shown_url = chat_url(url, model), shown(url)
         self._model, self._key, self._timeout_s = model, api_key, timeout_s
         self._headers = _headers(url, api_key)
         self._proxy = _proxy(url)
-        self._tokens_field = "max_tokens"
+        self._dialect = Dialect(model, server, say)
         self._session: aiohttp.ClientSession | None = None
-        self._capabilities = Capabilities(
-            score=False, choices=False, local=False, max_concurrency=concurrency, context_window=context_window
-        )
+        self._concurrency, self._context_window = concurrency, context_window
 
     @property
     def identity(self) -> Mapping[str, Any]:
@@ -66,7 +68,11 @@ class EndpointEngine:
 
     @property
     def capabilities(self) -> Capabilities:
-        return self._capabilities
+        """As far as is known: what an endpoint refuses shows when it is asked."""
+        return Capabilities(
+            score=False, choices=self._dialect.choices, json_schema=self._dialect.json_schema, local=False,
+            max_concurrency=self._concurrency, context_window=self._context_window,
+        )
 
     async def generate(self, request: Request) -> RawReply:
         """Ask once; a status other than 200 is a reply too.
@@ -74,12 +80,11 @@ class EndpointEngine:
         Raises:
             TransportError: no connection, a timeout, or a reply that was cut off.
         """
-        field = self._tokens_field
-        raw = await self._post(self._body(request, field))
-        if raw.status == 400 and field == "max_tokens" and "max_completion_tokens" in error_message(raw.body):
-            self._tokens_field = "max_completion_tokens"
-            raw = await self._post(self._body(request, self._tokens_field))
-        return raw
+        while True:
+            body = self._dialect.body(request)
+            raw = await self._post(orjson.dumps(body))
+            if not self._dialect.learn(raw, body):
+                return raw
 
     def parse(self, raw: RawReply) -> Reply:
         return parse_completion(raw)
@@ -92,29 +97,15 @@ class EndpointEngine:
             await self._session.close()
             self._session = None
 
-    def _body(self, request: Request, tokens_field: str) -> bytes:
-        sampling = request.sampling
-        body: dict[str, Any] = {
-            "model": self._model,
-            "messages": [message.as_dict() for message in request.messages],
-            "temperature": sampling.temperature,
-            "top_p": sampling.top_p,
-            tokens_field: sampling.max_tokens,
-        }
-        if sampling.stop:
-            body["stop"] = list(sampling.stop)
-        return orjson.dumps(body)
-
-    async def _post(self, body: bytes) -> RawReply:
+    async def _post(self, sent: bytes) -> RawReply:
         session = self._open_session()
         started = time.perf_counter()
         try:
-            async with session.post(self._url, data=body, allow_redirects=False, proxy=self._proxy) as response:
+            async with session.post(self._url, data=sent, allow_redirects=False, proxy=self._proxy) as response:
                 received = await response.read()
                 latency_s = time.perf_counter() - started
-                return RawReply(
-                    response.status, self._strike_out(received, response.status), latency_s, _retry_after_s(response.headers)
-                )
+                body = strike_out(received, response.status, self._key)
+                return RawReply(response.status, body, latency_s, _retry_after_s(response.headers))
         except TimeoutError as error:
             what = f"{self._shown_url} sent no whole reply within {time.perf_counter() - started:.3g} s"
             raise TransportError(what) from error
@@ -122,7 +113,7 @@ class EndpointEngine:
             reason = error.os_error.strerror or type(error.os_error).__name__
             raise TransportError(f"{self._shown_url} cannot be reached: {reason}", sent=False) from error
         except (aiohttp.ClientError, OSError) as error:
-            raise TransportError(f"the connection to {self._shown_url} broke: {self._clean(str(error))}") from error
+            raise TransportError(f"the connection to {self._shown_url} broke: {clean(str(error), self._key)}") from error
 
     def _open_session(self) -> aiohttp.ClientSession:
         if self._session is None:
@@ -131,26 +122,11 @@ class EndpointEngine:
             self._session = aiohttp.ClientSession(headers=self._headers, timeout=timeout, connector=connector)
         return self._session
 
-    def _strike_out(self, body: bytes, status: int) -> bytes:
-        """The body without the key. In answers only keys long enough to be real: "EMPTY" may be a word of one."""
-        if not self._key or (status == 200 and len(self._key) < 16):
-            return body
-        escaped = orjson.dumps(self._key)[1:-1]
-        return body.replace(self._key.encode(), _STRUCK_OUT).replace(escaped, _STRUCK_OUT)
-
-    def _clean(self, text: str) -> str:
-        return text.replace(self._key, _STRUCK_OUT.decode()) if self._key else text
-
-
-def _chat_path(path: str) -> str:
-    path = path.rstrip("/")
-    return path if path.endswith("/chat/completions") else path + "/chat/completions"
-
 
 def _headers(url: URL, api_key: str | None) -> dict[str, str]:
     headers = {"Content-Type": "application/json", "Accept": "application/json"}
     if api_key is not None:
-        headers["Authorization"] = f"Bearer {api_key}"
+        headers |= key_header(url, api_key)
     elif url.user is not None:
         headers["Authorization"] = aiohttp.BasicAuth(url.user, url.password or "").encode()
     return headers

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import os
 
+import orjson
+
 from potstill.catalog.model import ResolvedModel
 from potstill.errors import MissingKeyError
 
 KEYRING_SERVICE = "potstill"
+_STRUCK_OUT = "[api key]"
 
 
 def endpoint_key(model: ResolvedModel) -> str | None:
@@ -27,6 +30,19 @@ def endpoint_key(model: ResolvedModel) -> str | None:
             hint=f"export {name}=..., or store it once: python -m keyring set {KEYRING_SERVICE} {name}",
         )
     return key
+
+
+def strike_out(body: bytes, status: int, key: str | None) -> bytes:
+    """A reply without the key. In answers only keys long enough to be real: "EMPTY" may be a word of one."""
+    if not key or (status == 200 and len(key) < 16):
+        return body
+    struck_out, escaped = _STRUCK_OUT.encode(), orjson.dumps(key)[1:-1]
+    return body.replace(key.encode(), struck_out).replace(escaped, struck_out)
+
+
+def clean(text: str, key: str | None) -> str:
+    """A message without the key."""
+    return text.replace(key, _STRUCK_OUT) if key else text
 
 
 def _from_keyring(name: str) -> str | None:

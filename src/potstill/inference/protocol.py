@@ -21,7 +21,9 @@ FinishReason = Literal["stop", "length", "refused"]
 class Sampling:
     """How an answer is drawn. `temperature` 0 is greedy; `max_tokens` bounds the answer.
 
-    `choices`, where given, is a closed set: an engine whose capabilities say so answers with one of them.
+    `choices`, where given, is a closed set: an engine whose capabilities say so answers with one of them. `json_schema`, where
+    given, is a JSON Schema as text: an engine whose capabilities say so answers with JSON that it describes. Vendors want every
+    object in it to list all its keys as required and to allow no others.
     """
 
     temperature: float = 0.0
@@ -29,6 +31,7 @@ class Sampling:
     max_tokens: int = 512
     stop: tuple[str, ...] = ()
     choices: tuple[str, ...] = ()
+    json_schema: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +80,7 @@ class Reply:
     """The meaning of a raw reply. Token counts are None where the endpoint does not tell.
 
     token_ids: every token that was written, the one that ended the turn included; None where that was not asked or not told.
+    reasoning: what the model thought before it answered, where the endpoint tells it apart from the answer.
     """
 
     text: str
@@ -85,6 +89,7 @@ class Reply:
     completion_tokens: int | None
     latency_s: float
     token_ids: tuple[int, ...] | None = None
+    reasoning: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,8 +110,9 @@ class Score:
 class Capabilities:
     """What an engine can do.
 
-    score: `score` works. choices: `Sampling.choices` is enforced. local: the model runs in this process, so its memory can be
-    measured here and a reply costs no money. max_concurrency: requests it serves at once (slots), None if unknown.
+    score: `score` works. choices: `Sampling.choices` is enforced. json_schema: `Sampling.json_schema` is. local: the model runs
+    in this process, so its memory can be measured here and a reply costs no money. max_concurrency: requests it serves at once
+    (slots), None if unknown.
     """
 
     score: bool
@@ -114,6 +120,7 @@ class Capabilities:
     local: bool
     max_concurrency: int | None = None
     context_window: int | None = None
+    json_schema: bool = False
 
 
 class MalformedReplyError(PotstillError):
