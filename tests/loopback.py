@@ -92,7 +92,8 @@ class LoopbackEndpoint:
     """The server; `async with` starts and stops it.
 
     base_url: ends in /v1. requests: all that arrived, in order. paths: where they went, with the query.
-    most_in_flight: the most that were open at once.
+    most_in_flight: the most that were open at once. allows: beyond this many open requests it refuses with status 429, at once;
+    refused: how many it so refused.
     """
 
     def __init__(
@@ -102,8 +103,11 @@ class LoopbackEndpoint:
         fault: Callable[[Messages, int], Fault | None] = lambda messages, attempt: None,
         delay_s: float = 0.0,
         port: int = 0,
+        allows: int | None = None,
     ) -> None:
         self._answer, self._fault, self._delay_s, self._port = answer, fault, delay_s, port
+        self.allows = allows
+        self.refused = 0
         self._closing = asyncio.Event()
         self._open = 0
         self._counts: Counter[bytes] = Counter()
@@ -143,6 +147,9 @@ class LoopbackEndpoint:
         attempt = self._counts[canonical]
         self.requests.append(SeenRequest(body, dict(request.headers), time.monotonic()))
         self.paths.append(request.path_qs)
+        if self.allows is not None and self._open >= self.allows:
+            self.refused += 1
+            return await self._reply(request, body["messages"], status(429, "too many at once"))
         self._open += 1
         self.most_in_flight = max(self.most_in_flight, self._open)
         try:

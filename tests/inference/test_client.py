@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -12,7 +12,8 @@ import pytest
 
 from loopback import Fault, LoopbackEndpoint, Messages, completion, cut, drop, hang, raw, status
 from potstill.errors import EndpointError
-from potstill.inference.client import Answer, Client
+from potstill.inference import retry
+from potstill.inference.client import Answer, Client, run_all
 from potstill.inference.endpoint import EndpointEngine
 from potstill.inference.journal import Journal
 from potstill.inference.protocol import Request
@@ -298,3 +299,75 @@ async def test_a_reply_cut_by_length_is_an_answer_and_is_not_asked_again(tmp_pat
         answers = [await client.ask(ask_for("a")) for _ in range(2)]
     assert [answer.reply and answer.reply.finish_reason for answer in answers] == ["length", "length"]
     assert len(server.requests) == 1
+
+
+async def test_a_reply_in_flight_when_all_is_cancelled_is_kept(tmp_path: Path, ask_for: AskFor) -> None:
+    async with LoopbackEndpoint(shout, delay_s=0.3) as server:
+        async with asking(server.base_url, tmp_path) as client:
+            asked = asyncio.create_task(client.ask_all([ask_for(f"row {n}") for n in range(20)], lambda answer: None))
+            await asyncio.sleep(0.1)
+            asked.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await asked
+        async with asking(server.base_url, tmp_path) as client:
+            answers = [await client.ask(ask_for(f"row {n}")) for n in range(4)]
+    assert len(server.requests) == 4
+    assert all(answer.from_journal for answer in answers)
+
+
+async def test_a_reply_in_flight_when_the_job_fails_is_kept(tmp_path: Path, ask_for: AskFor) -> None:
+    async with LoopbackEndpoint(shout, delay_s=0.3, allows=2) as server:
+        server._fault = lambda m, n: status(401) if m[-1]["content"] == "first" else None
+        async with asking(server.base_url, tmp_path) as client:
+            first = asyncio.create_task(client.ask(ask_for("first")))
+            await asyncio.sleep(0.1)
+            with pytest.raises(EndpointError):
+                await run_all([wait_for(first), wait_for(client.ask(ask_for("second")))])
+        async with asking(server.base_url, tmp_path) as client:
+            assert (await client.ask(ask_for("second"))).from_journal
+
+
+async def wait_for(answer: Awaitable[Answer]) -> None:
+    await answer
+
+
+async def test_nothing_is_sent_any_more_once_nobody_waits(
+    tmp_path: Path, ask_for: AskFor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(retry, "FIRST_WAIT_S", 0.0)
+    async with (
+        LoopbackEndpoint(shout, delay_s=0.1, fault=always(status(500))) as server,
+        asking(server.base_url, tmp_path) as client,
+    ):
+        asked = asyncio.create_task(client.ask(ask_for("a")))
+        await asyncio.sleep(0.05)
+        asked.cancel()
+        await asyncio.wait([asked])
+        assert asked.cancelled()
+    assert len(server.requests) == 1
+
+
+async def test_a_call_that_hangs_is_not_waited_for_long_at_the_end(
+    tmp_path: Path, ask_for: AskFor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("potstill.inference.client.GRACE_S", 0.1)
+    async with LoopbackEndpoint(shout, fault=always(hang())) as server, asking(server.base_url, tmp_path) as client:
+        async with asyncio.timeout(10):
+            asked = asyncio.create_task(client.ask(ask_for("a")))
+            await asyncio.sleep(0.05)
+            asked.cancel()
+            await asyncio.wait([asked])
+    with Journal(tmp_path) as journal:
+        assert journal.stats().unresolved == 1
+
+
+async def test_some_calls_that_hang_hold_nobody_else_up(tmp_path: Path, ask_for: AskFor) -> None:
+    hanging = {"row 3", "row 7"}
+    answers: list[Answer] = []
+    async with (
+        LoopbackEndpoint(shout, fault=lambda m, n: hang() if n == 1 and m[-1]["content"] in hanging else None) as server,
+        asking(server.base_url, tmp_path, timeout_s=0.5, concurrency=4) as client,
+    ):
+        await client.ask_all((ask_for(f"row {n}") for n in range(40)), answers.append)
+    assert texts(answers) == sorted(f"ROW {n}" for n in range(40))
+    assert [answer.reply.text for answer in answers if answer.reply][-2:] in (["ROW 3", "ROW 7"], ["ROW 7", "ROW 3"])

@@ -18,9 +18,12 @@ from potstill.inference import retry
 from potstill.inference.budget import Account, Bill
 from potstill.inference.journal import Journal
 from potstill.inference.protocol import Engine, MalformedReplyError, Reply, Request, TransportError
+from potstill.inference.rate import RateController, shared_controller
 
 # This many requests in a row that used up all their tries, with not one answer in between, are no chance: the endpoint is down.
 HOPELESS_IN_A_ROW = 5
+# How long a call in flight is waited for when nobody wants its answer any more: it is paid for, and a later run can use it.
+GRACE_S = 2.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,33 +38,38 @@ class Answer:
 
 @dataclass(slots=True)
 class _Shared:
-    """One call that all equal requests in flight wait for."""
+    """One call that all equal requests in flight wait for. sent: it is at the endpoint. left: nobody waits any more."""
 
-    task: asyncio.Task[Answer]
+    task: asyncio.Task[Answer] | None = None
     waiting: int = 0
+    sent: bool = False
+    left: bool = False
 
 
 class Client:
-    """Asks one engine, at most `concurrency` requests at a time.
+    """Asks one engine. How many requests are in flight is decided by the rate controller that all clients of a model share.
 
     Args:
         engine: Who is asked; the caller closes it.
         journal: Where every attempt is kept; the caller closes it.
-        concurrency: The most requests in flight.
+        concurrency: The most requests in flight, and where to start; for an engine on this machine its slots. None: what the
+            endpoint bears is found out.
         max_attempts: Failed tries after which a request is given up. Being told to slow down (status 429) is no failed try.
         no_progress_s: Seconds without a single answer, while waiting on refusals, after which the job is stopped.
         account: What its requests cost and may cost; None counts nothing (an untrained student, say).
     """
 
     def __init__(
-        self, engine: Engine, journal: Journal, *, concurrency: int, max_attempts: int = 5, no_progress_s: float = 600.0,
+        self, engine: Engine, journal: Journal, *, concurrency: int | None, max_attempts: int = 5, no_progress_s: float = 600.0,
         account: Account | None = None,
     ) -> None:
         self._engine, self._journal, self._account = engine, journal, account
-        self._concurrency, self._max_attempts, self._no_progress_s = concurrency, max_attempts, no_progress_s
+        self._max_attempts, self._no_progress_s = max_attempts, no_progress_s
         self._identity = dict(engine.identity)
         self._name = str(self._identity.get("endpoint", "the model"))
-        self._slots = asyncio.Semaphore(concurrency)
+        self._rate = _rate(engine, concurrency)
+        self.concurrency = concurrency or self._rate.bound
+        self._slots = asyncio.Semaphore(self.concurrency)
         self._shared: dict[str, _Shared] = {}
         self._answered = False
         self._hopeless = 0
@@ -75,6 +83,8 @@ class Client:
     async def ask(self, request: Request) -> Answer:
         """The answer to one request; equal requests in flight share one call.
 
+        Whoever is cancelled while the call is at the endpoint waits for it, two seconds at most, so that it is kept.
+
         Raises:
             BudgetError: the budget is used up.
             EndpointError: the endpoint refuses every request, or does not answer at all.
@@ -87,10 +97,17 @@ class Client:
             self._progress_at = time.monotonic()
         shared = self._shared.get(key)
         if shared is None:
-            shared = self._shared[key] = _Shared(asyncio.create_task(self._ask_in_turn(key, request)))
-        shared.waiting += 1
+            shared = self._shared[key] = _Shared()
+            shared.task = asyncio.create_task(self._ask_in_turn(key, request, shared))
+        assert shared.task is not None
+        shared.waiting, shared.left = shared.waiting + 1, False
         try:
             return await asyncio.shield(shared.task)
+        except asyncio.CancelledError:
+            if shared.waiting == 1 and shared.sent:
+                shared.left = True
+                await asyncio.wait((shared.task,), timeout=GRACE_S)
+            raise
         finally:
             shared.waiting -= 1
             if shared.waiting == 0:
@@ -109,7 +126,7 @@ class Client:
             for request in queue:
                 on_done(await self.ask(request))
 
-        await run_all(work() for _ in range(self._concurrency))
+        await run_all(work() for _ in range(self.concurrency))
 
     def _from_journal(self, key: str, request: Request) -> Answer | None:
         raw = self._journal.reply(key)
@@ -120,27 +137,44 @@ class Client:
         except MalformedReplyError:
             return None
 
-    async def _ask_in_turn(self, key: str, request: Request) -> Answer:
+    async def _ask_in_turn(self, key: str, request: Request, shared: _Shared) -> Answer:
         async with self._slots:
-            return await self._ask_until_done(key, request)
+            return await self._ask_until_done(key, request, shared)
 
-    async def _ask_until_done(self, key: str, request: Request) -> Answer:
+    async def _ask_until_done(self, key: str, request: Request, shared: _Shared) -> Answer:
         failed = setbacks = 0
         while True:
             setbacks += 1
-            outcome = await self._try_once(key, request, setbacks)
+            outcome = await self._try_in_place(key, request, setbacks, shared)
             if isinstance(outcome, Reply):
                 self._note_progress(answered=True)
                 return Answer(request, outcome, None, from_journal=False)
             if outcome.meaning == "stop":
                 raise retry.stop_error(outcome, self._identity)
-            if outcome.meaning == "row":
+            if outcome.meaning == "row" or shared.left:
                 self._note_progress(answered=False)
                 return Answer(request, None, outcome.why, from_journal=False)
             failed += outcome.meaning == "again"
             if failed >= self._max_attempts:
                 return self._give_up(request, outcome)
             await self._wait(outcome, setbacks)
+
+    async def _try_in_place(self, key: str, request: Request, attempt: int, shared: _Shared) -> Reply | retry.Setback:
+        """One call, when the endpoint bears one more."""
+        epoch = await self._rate.acquire(again=attempt > 1)
+        outcome: Reply | retry.Setback | None = None
+        shared.sent = True
+        try:
+            outcome = await self._try_once(key, request, attempt)
+        finally:
+            shared.sent = False
+            if isinstance(outcome, Reply):
+                self._rate.release(epoch, "answered")
+            elif outcome is not None and outcome.meaning == "wait":
+                self._rate.release(epoch, "refused", retry_after_s=outcome.retry_after_s)
+            else:
+                self._rate.release(epoch, "failed")
+        return outcome
 
     async def _try_once(self, key: str, request: Request, attempt: int) -> Reply | retry.Setback:
         """One call within the budget; what it cost is known, or counts in full, when it is over.
@@ -167,6 +201,7 @@ class Client:
             self._journal.append_failure(key, error.what, price=None if bill is None else bill.broke(error))
             return retry.from_error(error)
         self._journal.append_outcome(key, raw, price=None if bill is None else bill.came_back(raw))
+        self._rate.note_limits(raw.limits, sampling.max_tokens)
         if raw.status != 200:
             return retry.from_reply(raw, self._name)
         try:
@@ -192,6 +227,7 @@ class Client:
         return Answer(request, None, f"no answer after {self._max_attempts} tries: {last.why}", from_journal=False)
 
     async def _wait(self, setback: retry.Setback, setbacks: int) -> None:
+        """Until the next try of this request. A pause that the endpoint asked for is the rate controller's, and for all."""
         wait_s = retry.wait_s(setback, setbacks)
         if time.monotonic() + wait_s > self._progress_at + self._no_progress_s:
             raise EndpointError(
@@ -200,7 +236,17 @@ class Client:
                 found=setback.why,
                 hint="lower 'concurrency' or wait until the limit is lifted, then run again; what was received is kept",
             )
-        await asyncio.sleep(wait_s)
+        if setback.meaning != "wait" or setback.retry_after_s is None:
+            await asyncio.sleep(wait_s)
+
+
+def _rate(engine: Engine, concurrency: int | None) -> RateController:
+    """A model in this process has as many places as slots; an endpoint has those that all its users share."""
+    told = engine.capabilities
+    if told.local:
+        slots = concurrency or told.max_concurrency or 1
+        return RateController(slots, slots)
+    return shared_controller(engine.identity, concurrency)
 
 
 async def run_all(work: Iterable[Coroutine[Any, Any, None]]) -> None:

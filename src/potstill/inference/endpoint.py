@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
 from typing import Any
 from urllib.request import getproxies, proxy_bypass
 
@@ -20,6 +18,7 @@ from yarl import URL
 from potstill.inference.completion import parse_completion
 from potstill.inference.dialect import Dialect, Server, chat_url, key_header, shown
 from potstill.inference.keys import clean, strike_out
+from potstill.inference.limits import read_limits, retry_after_s
 from potstill.inference.protocol import Capabilities, RawReply, Reply, Request, Score, TransportError
 
 CONNECT_TIMEOUT_S = 20.0
@@ -104,8 +103,8 @@ class EndpointEngine:
             async with session.post(self._url, data=sent, allow_redirects=False, proxy=self._proxy) as response:
                 received = await response.read()
                 latency_s = time.perf_counter() - started
-                body = strike_out(received, response.status, self._key)
-                return RawReply(response.status, body, latency_s, _retry_after_s(response.headers))
+                body, headers = strike_out(received, response.status, self._key), response.headers
+                return RawReply(response.status, body, latency_s, retry_after_s(headers), read_limits(headers))
         except TimeoutError as error:
             what = f"{self._shown_url} sent no whole reply within {time.perf_counter() - started:.3g} s"
             raise TransportError(what) from error
@@ -138,20 +137,3 @@ def _proxy(url: URL) -> str | None:
     if host in _LOOPBACK or proxy_bypass(host):
         return None
     return getproxies().get(url.scheme)
-
-
-def _retry_after_s(headers: Mapping[str, str]) -> float | None:
-    """Seconds to wait: a number or a date (RFC 9110, section 10.2.3), or the milliseconds that some vendors send."""
-    milliseconds, value = headers.get("retry-after-ms"), headers.get("Retry-After")
-    try:
-        if milliseconds is not None:
-            return max(0.0, float(milliseconds) / 1000)
-        return None if value is None else max(0.0, float(value))
-    except ValueError:
-        pass
-    try:
-        date = parsedate_to_datetime(value or "")
-    except ValueError:
-        return None
-    date = date if date.tzinfo else date.replace(tzinfo=UTC)
-    return max(0.0, (date - datetime.now(UTC)).total_seconds())

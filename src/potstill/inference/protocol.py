@@ -62,17 +62,28 @@ class Request:
 
 
 @dataclass(frozen=True, slots=True)
+class Limits:
+    """What an endpoint tells of its limits with a reply: what is left, and the seconds until it is full again."""
+
+    remaining_requests: float | None = None
+    reset_requests_s: float | None = None
+    remaining_tokens: float | None = None
+    reset_tokens_s: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class RawReply:
     """What came back, before anything parsed it.
 
     status: HTTP status, or 200 and 500 for models in this process. latency_s: seconds from sending to the last byte.
-    retry_after_s: seconds the endpoint asked to wait, where it did.
+    retry_after_s: seconds the endpoint asked to wait, where it did. limits: what else it told; not kept in the journal.
     """
 
     status: int
     body: bytes
     latency_s: float
     retry_after_s: float | None = None
+    limits: Limits | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,6 +25,7 @@ _WHAT_TO_DO = {
     403: "the key may not use this model: check the account, or the model's name",
     404: "check the endpoint's address (it usually ends in /v1) and the model's name",
 }
+_OVERLOADED = (503, 529)
 # OpenAI sends the same status for "too fast" and "no money left"; only the code tells them apart.
 _NO_CREDIT = "insufficient_quota"
 
@@ -48,7 +49,8 @@ def from_reply(raw: RawReply, name: str) -> Setback:
     """What a reply with another status than 200 means; `name` is the endpoint's."""
     message = error_message(raw.body) or "no message"
     why = f"{name} answered with status {raw.status}: {message}"
-    if raw.status == 429 and error_code(raw.body) != _NO_CREDIT:
+    overloaded = raw.status in _OVERLOADED and raw.retry_after_s is not None  # it knows when it will be better
+    if overloaded or (raw.status == 429 and error_code(raw.body) != _NO_CREDIT):
         meaning: Meaning = "wait"
     elif raw.status in _TRY_AGAIN or raw.status >= 500:
         meaning = "again"
