@@ -9,7 +9,7 @@ import pytest
 from multidict import CIMultiDict
 
 from potstill.inference.limits import read_limits, retry_after_s
-from potstill.inference.protocol import Limits
+from potstill.inference.protocol import RateLimits
 
 
 def soon(seconds: float) -> datetime:
@@ -47,7 +47,7 @@ def test_anthropics_resets_are_times() -> None:
 
 def test_no_limits_are_none() -> None:
     assert read_limits(CIMultiDict({"Content-Type": "application/json"})) is None
-    assert read_limits(CIMultiDict({"x-ratelimit-remaining-tokens": "many"})) == Limits()
+    assert read_limits(CIMultiDict({"x-ratelimit-remaining-tokens": "many"})) == RateLimits()
 
 
 @pytest.mark.parametrize(

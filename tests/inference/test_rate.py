@@ -15,7 +15,7 @@ from potstill.inference import rate
 from potstill.inference.client import Answer, Client
 from potstill.inference.endpoint import EndpointEngine
 from potstill.inference.journal import Journal
-from potstill.inference.protocol import Limits, Request
+from potstill.inference.protocol import RateLimits, Request
 from potstill.inference.rate import FIRST_LEVEL, LONGEST_TOLD_PAUSE_S, MOST_IN_FLIGHT, RateController, shared_controller
 
 AskFor = Callable[..., Request]
@@ -121,17 +121,17 @@ async def test_a_place_handed_to_one_who_is_cancelled_at_that_instant_is_not_los
     ("limits", "pause_s"),
     [
         (None, 0),
-        (Limits(), 0),
-        (Limits(remaining_requests=1, reset_requests_s=9), 0),
-        (Limits(remaining_requests=0, reset_requests_s=9), 9),
-        (Limits(remaining_requests=0), 0),
-        (Limits(remaining_tokens=500, reset_tokens_s=3), 0),
-        (Limits(remaining_tokens=499, reset_tokens_s=3), 3),
-        (Limits(remaining_requests=0, reset_requests_s=1, remaining_tokens=0, reset_tokens_s=3), 3),
-        (Limits(remaining_requests=0, reset_requests_s=86400), LONGEST_TOLD_PAUSE_S),
+        (RateLimits(), 0),
+        (RateLimits(remaining_requests=1, reset_requests_s=9), 0),
+        (RateLimits(remaining_requests=0, reset_requests_s=9), 9),
+        (RateLimits(remaining_requests=0), 0),
+        (RateLimits(remaining_tokens=500, reset_tokens_s=3), 0),
+        (RateLimits(remaining_tokens=499, reset_tokens_s=3), 3),
+        (RateLimits(remaining_requests=0, reset_requests_s=1, remaining_tokens=0, reset_tokens_s=3), 3),
+        (RateLimits(remaining_requests=0, reset_requests_s=86400), LONGEST_TOLD_PAUSE_S),
     ],
 )
-def test_a_limit_that_is_used_up_pauses_all(limits: Limits | None, pause_s: float) -> None:
+def test_a_limit_that_is_used_up_pauses_all(limits: RateLimits | None, pause_s: float) -> None:
     controller = RateController(8, 8, clock=lambda: 100.0)
     controller.note_limits(limits, 500)
     assert max(controller.paused_until, 100.0) == 100.0 + pause_s

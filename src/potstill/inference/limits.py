@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 
-from potstill.inference.protocol import Limits
+from potstill.inference.protocol import RateLimits
 
 _UNITS_S = {"d": 86400.0, "h": 3600.0, "m": 60.0, "s": 1.0, "ms": 0.001, "us": 1e-6, "µs": 1e-6, "ns": 1e-9}
 _PART = re.compile(r"(\d+(?:\.\d+)?)(d|h|ms|m|s|us|µs|ns)")
@@ -27,12 +27,12 @@ _NAMES = tuple(
 )
 
 
-def read_limits(headers: Mapping[str, str]) -> Limits | None:
+def read_limits(headers: Mapping[str, str]) -> RateLimits | None:
     """The limits that a reply tells, None where it tells none. `headers` is looked up without regard to case."""
     for remaining_requests, reset_requests, remaining_tokens, reset_tokens in _NAMES:
         requests, tokens = headers.get(remaining_requests), headers.get(remaining_tokens)
         if requests is not None or tokens is not None:
-            return Limits(
+            return RateLimits(
                 remaining_requests=_number(requests), reset_requests_s=_read(headers.get(reset_requests), _reset_s),
                 remaining_tokens=_number(tokens), reset_tokens_s=_read(headers.get(reset_tokens), _reset_s),
             )

@@ -62,7 +62,7 @@ class Request:
 
 
 @dataclass(frozen=True, slots=True)
-class Limits:
+class RateLimits:
     """What an endpoint tells of its limits with a reply: what is left, and the seconds until it is full again."""
 
     remaining_requests: float | None = None
@@ -83,7 +83,7 @@ class RawReply:
     body: bytes
     latency_s: float
     retry_after_s: float | None = None
-    limits: Limits | None = None
+    limits: RateLimits | None = None
 
 
 @dataclass(frozen=True, slots=True)

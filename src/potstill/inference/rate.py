@@ -22,7 +22,7 @@ from typing import Any, Literal
 from weakref import WeakValueDictionary
 
 from potstill.inference import retry
-from potstill.inference.protocol import Limits
+from potstill.inference.protocol import RateLimits
 
 MOST_IN_FLIGHT = 1024  # of an endpoint of which the user says nothing
 FIRST_LEVEL = 8
@@ -110,7 +110,7 @@ class RateController:
             self.in_flight -= 1
             self._wake()
 
-    def note_limits(self, limits: Limits | None, tokens: int) -> None:
+    def note_limits(self, limits: RateLimits | None, tokens: int) -> None:
         """Send nothing while a limit is used up by what the endpoint itself says; `tokens` is what a request may need."""
         if limits is None:
             return
