@@ -8,7 +8,8 @@ and turn that the journal does not hold yet; memory does not grow with the numbe
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager
 from itertools import accumulate
 from pathlib import Path
 from typing import Any
@@ -130,14 +131,27 @@ async def ask_teacher(
         EndpointError: the endpoint refuses or does not answer at all; what was received stays in the journal.
         InputError: a key, a file or an extra is missing, or the model cannot be opened.
     """
+    size = context_needed(task, rows(), generation.max_tokens)
+    async with opened_teacher(model, generation, journal_folder, context=size) as teacher:
+        strategy, concurrency = OneTeacher(teacher), teacher.client.concurrency
+        await generate_answers(rows(), Direct(task), strategy, concurrency=concurrency, on_row=on_row)
+
+
+@asynccontextmanager
+async def opened_teacher(
+    model: ResolvedModel, generation: GenerationSpec, journal_folder: Path, *, context: int
+) -> AsyncIterator[Teacher]:
+    """The teacher behind the journal in this folder, closed at the end. context: tokens that its longest request needs.
+
+    Raises:
+        InputError: a key, a file or an extra is missing, or the model cannot be opened.
+    """
     sampling = Sampling(temperature=generation.temperature, top_p=generation.top_p, max_tokens=generation.max_tokens)
     concurrency = model.concurrency or (ENDPOINT_CONCURRENCY if model.kind == "endpoint" else LOCAL_SLOTS)
-    size = context_needed(task, rows(), generation.max_tokens)
     with Journal(journal_folder) as journal:
-        engine = await asyncio.to_thread(open_engine, model, concurrency=concurrency, context=size)
+        engine = await asyncio.to_thread(open_engine, model, concurrency=concurrency, context=context)
         try:
-            teacher = Teacher(model.name, Client(engine, journal, concurrency=concurrency), sampling)
-            await generate_answers(rows(), Direct(task), OneTeacher(teacher), concurrency=concurrency, on_row=on_row)
+            yield Teacher(model.name, Client(engine, journal, concurrency=concurrency), sampling)
         finally:
             await engine.aclose()
 
