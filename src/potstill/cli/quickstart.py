@@ -12,7 +12,7 @@ def quickstart(
     runs: Annotated[Path, typer.Option(help="The folder that holds the run folders.")] = Path("runs"),
     as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON, and nothing else.")] = False,
 ) -> None:
-    """Distil for real on this machine: SmolLM2 answers 450 support questions, a smaller student learns from it."""
+    """Distil for real on this machine: SmolLM2 answers 390 support questions, a smaller student learns from it."""
     from potstill.cli.run import execute
     from potstill.quickstart import quickstart_job
 

@@ -169,14 +169,16 @@ def _as_the_file_says(tokenizer: Any, path: Path) -> None:
 def _shrink(network: Any, tokenizer: Any, count: int, calibration: Sequence[str]) -> None:
     """Drop layers, and with calibration texts heal what is left of it."""
     from potstill.student.healing import heal, record
+    from potstill.student.processor import layers_multiply_fast
     from potstill.student.shrink import calibration_ids, choose_layers, keep_layers
 
     texts = calibration_ids(tokenizer, calibration)
-    kept = choose_layers(network, texts, count)
-    recording = record(network, texts, kept) if texts else None
-    keep_layers(network, kept)
-    if recording is not None:
-        heal(network, recording)
+    with layers_multiply_fast(network):
+        kept = choose_layers(network, texts, count)
+        recording = record(network, texts, kept) if texts else None
+        keep_layers(network, kept)
+        if recording is not None:
+            heal(network, recording)
 
 
 def _unquantised(network: Any) -> Any:

@@ -163,9 +163,10 @@ def _train(
 ) -> None:
     from transformers import AutoModelForCausalLM, set_seed
 
+    from potstill.student.processor import multiplies_bfloat16
     from potstill.training.collator import Collator
     from potstill.training.order import GroupedByLength
-    from potstill.training.processor import freed_memory_kept, multiplies_bfloat16
+    from potstill.training.processor import freed_memory_kept
     from potstill.training.trainer import StudentTrainer, training_arguments
 
     set_seed(spec.seed)  # an adapter starts with random weights
