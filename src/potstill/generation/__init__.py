@@ -3,9 +3,15 @@
 from __future__ import annotations
 
 from potstill.generation.answers import generate_answers
+from potstill.generation.assigning import Assignment, Everyone, Mix, Route, route_of
 from potstill.generation.candidate import Outcome, RejectedRow
+from potstill.generation.selecting import All, Best, Judge, Selection, Vote
 from potstill.generation.spool import Spool
-from potstill.generation.strategies import OneTeacher, Strategy
+from potstill.generation.strategies import Ask, OneTeacher, Panel, Strategy
+from potstill.generation.tally import Counted, Tally
 from potstill.generation.ways import Direct, Teacher, Way
 
-__all__ = ["Direct", "OneTeacher", "Outcome", "RejectedRow", "Spool", "Strategy", "Teacher", "Way", "generate_answers"]
+__all__ = [
+    "All", "Ask", "Assignment", "Best", "Counted", "Direct", "Everyone", "Judge", "Mix", "OneTeacher", "Outcome", "Panel",
+    "RejectedRow", "Route", "Selection", "Spool", "Strategy", "Tally", "Teacher", "Vote", "Way", "generate_answers", "route_of",
+]

@@ -6,7 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from potstill.generation.assigning import Assignment
 from potstill.generation.candidate import Candidate, answered_row
+from potstill.generation.selecting import Selection
 from potstill.generation.ways import Teacher
 from potstill.rows import Row
 
@@ -42,3 +44,21 @@ class OneTeacher:
 
     async def choose(self, row: Row, candidates: Sequence[Candidate]) -> Sequence[Row]:
         return [answered_row(row, candidate) for candidate in candidates]
+
+
+@dataclass(frozen=True, slots=True)
+class Panel:
+    """`samples` answers of each teacher that a row is assigned to, and a selection among them.
+
+    A raised number of samples asks for the new ones alone: the number of a sample is part of what the journal knows it by.
+    """
+
+    assignment: Assignment
+    selection: Selection
+    samples: int = 1
+
+    def asks(self, row: Row) -> Sequence[Ask]:
+        return [Ask(teacher, sample) for teacher in self.assignment.teachers(row) for sample in range(self.samples)]
+
+    async def choose(self, row: Row, candidates: Sequence[Candidate]) -> Sequence[Row]:
+        return await self.selection.choose(row, candidates, asked=len(self.asks(row)))

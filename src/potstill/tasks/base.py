@@ -47,6 +47,8 @@ class Task(ABC):
     own_shape: ClassVar[str] = ""
     # Whether an answer that was cut off can still be used, because only its beginning counts.
     tolerates_cut: ClassVar[bool] = False
+    # Whether answers to one question can be equal but for their words, so that they can be counted against each other.
+    votes: ClassVar[bool] = True
     # Whether two questions that differ in a number alone are different questions, and not one question copied.
     numbers_tell_apart: ClassVar[bool] = False
 
@@ -151,6 +153,10 @@ class Task(ABC):
     def verify(self, text: str, row: Row) -> bool | None:
         """Whether an answer agrees with the gold answer; None where there is none, or the task cannot tell."""
         return None
+
+    def same_answer(self, value: str, other: str) -> bool:
+        """Whether two answers in their normal form (`parse`) say the same."""
+        return value.lower().split() == other.lower().split()
 
     def target(self, text: str, row: Row) -> str:
         """What the student is trained to write for this answer of the teacher."""

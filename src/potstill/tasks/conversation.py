@@ -18,6 +18,7 @@ class Conversation(Task):
     """Main metric: ROUGE-L F, averaged over the assistant turns of a dialogue."""
 
     name: ClassVar[str] = "conversation"
+    votes: ClassVar[bool] = False
     metrics: ClassVar[tuple[str, ...]] = ("rouge_l", "bleu", "chrf", "length_ratio", "accuracy")
 
     def own_form(self, record: Mapping[str, Any]) -> tuple[list[Message], Reference] | None:

@@ -51,6 +51,9 @@ class Math(Task):
         answer = parse_final_answer(text)
         return any(numbers_equal(answer, parse_final_answer(gold)) for gold in row.references)
 
+    def same_answer(self, value: str, other: str) -> bool:
+        return numbers_equal(value, other)
+
     def score(self, predictions: Sequence[Prediction], rows: Sequence[Row]) -> TaskScore:
         pairs = list(zip(map(last_turn, predictions), rows, strict=True))
         return TaskScore(

@@ -81,6 +81,9 @@ class QA(Task):
             token_f1(answer, row.references) >= _AGREES_FROM
         )
 
+    def same_answer(self, value: str, other: str) -> bool:
+        return (normalise_answer(value) or value) == (normalise_answer(other) or other)
+
     def asked(self, row: Row) -> tuple[str, ...]:
         (text,) = super().asked(row)
         context, _, question = text.rpartition("\n\nQuestion: ")

@@ -24,6 +24,7 @@ class Summarization(Task):
     max_words: int = _DEFAULT_WORDS
 
     name: ClassVar[str] = "summarization"
+    votes: ClassVar[bool] = False
     metrics: ClassVar[tuple[str, ...]] = ("rouge_l", "rouge_1", "rouge_2", "bleu", "within_length", "accuracy")
     own_fields: ClassVar[tuple[str, ...]] = ("document", "summary", "references")
     own_shape: ClassVar[str] = "document/summary"

@@ -1,0 +1,91 @@
+"""Which of several teachers answer a row."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from hashlib import blake2b
+from typing import Protocol
+
+import orjson
+
+from potstill.errors import JobFailedError
+from potstill.generation.ways import Teacher
+from potstill.rows import Row
+
+
+class Assignment(Protocol):
+    """Says who answers a row."""
+
+    def teachers(self, row: Row) -> Sequence[Teacher]:
+        """At least one."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Everyone:
+    """All teachers answer every row."""
+
+    panel: Sequence[Teacher]
+
+    def teachers(self, row: Row) -> Sequence[Teacher]:
+        return self.panel
+
+
+@dataclass(frozen=True, slots=True)
+class Mix:
+    """One teacher a row, as often as its weight says; which one, a hash of the row's messages decides.
+
+    Weighted rendezvous hashing: each teacher draws a number for the row, and the smallest wins. So a row that is added moves
+    no other row, and a teacher that is added or gets another weight moves those rows alone that it wins or loses.
+    """
+
+    panel: Sequence[Teacher]
+    weights: Sequence[float]
+
+    def teachers(self, row: Row) -> Sequence[Teacher]:
+        content = orjson.dumps([message.as_dict() for message in row.messages])
+        draws = [
+            -math.log(_uniform(content, teacher.name)) / weight
+            for teacher, weight in zip(self.panel, self.weights, strict=True)
+        ]
+        return [self.panel[draws.index(min(draws))]]
+
+
+def _uniform(content: bytes, name: str) -> float:
+    """A number in (0, 1] that content and name alone decide."""
+    digest = blake2b(content, digest_size=8, key=blake2b(name.encode(), digest_size=32).digest()).digest()
+    return (int.from_bytes(digest) + 1) / 2**64
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """One teacher a row, by a field of the row.
+
+    field: such as meta.topic. table: who takes rows of which value. rest: who takes all others.
+    """
+
+    field: str
+    table: Mapping[str, Teacher]
+    rest: Teacher | None = None
+
+    def teachers(self, row: Row) -> Sequence[Teacher]:
+        value = route_of(row, self.field)
+        teacher = self.rest if value is None else self.table.get(value, self.rest)
+        if teacher is None:
+            raise JobFailedError(
+                "no teacher takes this row", where=f"row {row.id}", found=f"{self.field}: {value}",
+                expected=f"one of {', '.join(self.table)}", hint="give one teacher no routes: it takes the rest of the rows",
+            )
+        return [teacher]
+
+
+def route_of(row: Row, field: str) -> str | None:
+    """The value of a field such as meta.topic or meta.source.kind as text; None where the row has none."""
+    value: object = {"meta": row.meta}
+    for part in field.split("."):
+        value = value.get(part) if isinstance(value, Mapping) else None
+    if isinstance(value, bool):
+        return str(value).lower()
+    return str(value) if isinstance(value, str | int | float) else None
