@@ -22,10 +22,15 @@ AskFor = Callable[..., Request]
 
 
 class Endpoint:
-    """A controller and an endpoint that allows so many in flight, in steps of one answer time; no clock but its own."""
+    """A controller and an endpoint that allows so many in flight, in steps of one answer time; no clock but its own.
 
-    def __init__(self, allows: int, *, bound: int = MOST_IN_FLIGHT, level: int = FIRST_LEVEL) -> None:
-        self.allows, self.now_s = allows, 0.0
+    serves: at most so many at once, the others wait in its queue.
+    """
+
+    def __init__(
+        self, allows: int, *, serves: int = 10**6, bound: int = MOST_IN_FLIGHT, level: int = FIRST_LEVEL
+    ) -> None:
+        self.allows, self.serves, self.now_s = allows, serves, 0.0
         self.controller = RateController(bound, level, clock=lambda: self.now_s)
         self.answered = self.refused = 0
 
@@ -37,8 +42,11 @@ class Endpoint:
             for number, epoch in enumerate(places[::-1]):
                 answered = number >= len(places) - self.allows
                 self.answered, self.refused = self.answered + answered, self.refused + (not answered)
-                self.controller.release(epoch, "answered" if answered else "refused", retry_after_s=retry_after_s)
-            self.now_s = max(self.now_s + 0.2, self.controller.paused_until)
+                latency_s = 0.2 * max(1.0, len(places) / self.serves)
+                self.controller.release(
+                    epoch, "answered" if answered else "refused", latency_s=latency_s, retry_after_s=retry_after_s
+                )
+            self.now_s = max(self.now_s + latency_s, self.controller.paused_until)
             levels.append(self.controller.level)
         return levels
 
@@ -57,6 +65,12 @@ async def test_any_capacity_is_found_within_a_tenth_and_held_with_few_refusals(a
     assert sum(levels) / len(levels) >= 0.9 * allows
     assert max(levels) <= allows + max(1, allows // 16)
     assert endpoint.refused / (endpoint.answered + endpoint.refused) < 0.02
+
+
+@pytest.mark.parametrize("serves", [1, 4, 8, 11, 50, 100, 128])
+async def test_a_server_that_queues_in_place_of_refusing_is_not_swamped(serves: int) -> None:
+    levels = await Endpoint(allows=10**6, serves=serves).rounds(300)
+    assert all(serves <= level <= max(FIRST_LEVEL + 1, 2.5 * serves) for level in levels[100:])
 
 
 async def test_a_wrong_number_of_the_user_is_corrected_in_both_directions() -> None:

@@ -6,7 +6,7 @@ import sys
 
 import typer
 
-from potstill.cli import check, init, job, jobs, models, quickstart, run, schema, usage
+from potstill.cli import check, init, job, jobs, journal, models, quickstart, run, schema, usage
 from potstill.errors import PotstillError
 
 INTERRUPTED = 130  # what typer makes of Ctrl-C
@@ -27,6 +27,7 @@ app.command("quickstart")(quickstart.quickstart)
 app.add_typer(jobs.app, name="jobs")
 app.add_typer(models.app, name="models")
 app.add_typer(job.app, name="job")
+app.add_typer(journal.app, name="journal")
 
 
 def version(show: bool) -> None:

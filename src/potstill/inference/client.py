@@ -169,7 +169,7 @@ class Client:
         finally:
             shared.sent = False
             if isinstance(outcome, Reply):
-                self._rate.release(epoch, "answered")
+                self._rate.release(epoch, "answered", latency_s=outcome.latency_s)
             elif outcome is not None and outcome.meaning == "wait":
                 self._rate.release(epoch, "refused", retry_after_s=outcome.retry_after_s)
             else:

@@ -17,16 +17,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, Self
 
-from filelock import FileLock, Timeout
-
-from potstill.errors import MachineError, RunLockedError
+from potstill.inference.disk import Syncer, sync_folder, take_lock, unwritable
+from potstill.inference.key_index import KeyIndex, place_of, split_place
 from potstill.inference.protocol import RawReply
-from potstill.inference.segments import MAGIC, encode, read_record, scan
+from potstill.inference.segments import MAGIC, encode, find_segments, read_record, scan, segment_path
 from potstill.inference.spending import Spending
 
-SYNC_SECONDS = 0.05
-SYNC_RECORDS = 64
-_OFFSET_BITS = 40
+# The last two exist on POSIX and on Windows respectively.
+_APPEND = os.O_WRONLY | os.O_CREAT | os.O_APPEND | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,18 +58,18 @@ class Journal:
     def __init__(self, folder: Path, *, segment_bytes: int = 64 * 2**20) -> None:
         self._folder, self._segment_bytes = folder, segment_bytes
         self.spending = Spending()
-        self._index: dict[bytes, int] = {}
+        self._index = KeyIndex()
         self._counts: Counter[str] = Counter()
         self._readers: dict[int, BinaryIO] = {}
         self._write_lock, self._read_lock = threading.Lock(), threading.Lock()
-        self._lock = _take_lock(folder)
+        self._lock = take_lock(folder)
         try:
             self._segment, self._size = self._load()
             self._file = self._open_segment(self._segment, self._size)
         except BaseException:
             self._lock.release()
             raise
-        self._syncer = _Syncer(self._file)
+        self._syncer = Syncer(self._file)
 
     def append_intent(self, key: str, meta: Mapping[str, Any], *, price: Mapping[str, Any] | None = None) -> None:
         """Note that a request is about to be sent; `price` is the worst it may cost.
@@ -104,15 +102,17 @@ class Journal:
         Raises:
             CorruptFileError: it is no longer what was written.
         """
-        place = self._index.get(bytes.fromhex(key))
+        place = self._index.get(key)
         if place is None:
             return None
-        segment, offset = place >> _OFFSET_BITS, place & ((1 << _OFFSET_BITS) - 1)
-        path = self._path(segment)
+        segment, offset = split_place(place)
+        path = segment_path(self._folder, segment)
         with self._read_lock:
             if segment not in self._readers:
                 self._readers[segment] = path.open("rb")
             record = read_record(self._readers[segment], offset, path)
+        if record.note["key"] != key:  # see KeyIndex
+            return None
         return RawReply(record.note["status"], record.body, record.note["latency_s"], record.note["retry_after_s"])
 
     def stats(self) -> JournalStats:
@@ -134,15 +134,14 @@ class Journal:
     def __exit__(self, *exit_info: object) -> None:
         self.close()
 
-    def _path(self, segment: int) -> Path:
-        return self._folder / f"{segment:06d}.seg"
-
     def _load(self) -> tuple[int, int]:
         """Read all segments into the index; the last one's number, and the bytes of it that are whole."""
-        segments = sorted(int(path.stem) for path in self._folder.glob("[0-9]*.seg"))
+        segments, left_behind = find_segments(self._folder)
+        for segment in left_behind:
+            segment_path(self._folder, segment).unlink()
         end = 0
         for segment in segments:
-            path = self._path(segment)
+            path = segment_path(self._folder, segment)
             end = min(path.stat().st_size, len(MAGIC))
             for record in scan(path, may_be_torn=segment == segments[-1]):
                 self._note(record.note, segment, record.offset)
@@ -150,24 +149,27 @@ class Journal:
         return (segments[-1] if segments else 1), (0 if end < len(MAGIC) else end)
 
     def _note(self, note: dict[str, Any], segment: int, offset: int) -> None:
-        self._counts[note["kind"]] += 1
+        kind = note["kind"]
+        self._counts[kind] += 1
+        if kind == "taken":  # a compaction took these out
+            self._counts.update(note["records"])
         self.spending.note(note)
-        if note["kind"] == "outcome" and note["status"] == 200:
-            self._index[bytes.fromhex(note["key"])] = segment << _OFFSET_BITS | offset
+        if kind == "outcome" and note["status"] == 200:
+            self._index.put(note["key"], place_of(segment, offset))
 
     def _open_segment(self, segment: int, size: int) -> int:
         """Open for appending; what lies past `size` is torn and cut off."""
-        path = self._path(segment)
+        path = segment_path(self._folder, segment)
         try:
-            file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o644)
+            file = os.open(path, _APPEND, 0o644)
             os.ftruncate(file, size)
             if size == 0:
                 os.write(file, MAGIC)
                 self._size = len(MAGIC)
             os.fsync(file)
-            _sync_folder(self._folder)
+            sync_folder(self._folder)
         except OSError as error:
-            raise _unwritable(path, error) from error
+            raise unwritable(path, error) from error
         return file
 
     def _append(self, note: dict[str, Any], body: bytes = b"") -> None:
@@ -179,7 +181,7 @@ class Journal:
                 _write_all(self._file, record)
             except OSError as error:
                 os.ftruncate(self._file, self._size)
-                raise _unwritable(self._path(self._segment), error) from error
+                raise unwritable(segment_path(self._folder, self._segment), error) from error
             self._note(note, self._segment, self._size)
             self._size += len(record)
         self._syncer.wrote()
@@ -190,93 +192,10 @@ class Journal:
         os.close(self._file)
         self._segment += 1
         self._file = self._open_segment(self._segment, 0)
-        self._syncer = _Syncer(self._file)
-
-
-class _Syncer:
-    """Syncs a file in a thread of its own, in groups, so that nobody waits for the disk."""
-
-    def __init__(self, file: int) -> None:
-        self._file = file
-        self._pending = 0
-        self._closing = False
-        self._error: OSError | None = None
-        self._changed = threading.Condition()
-        self._thread = threading.Thread(target=self._run, name="journal-sync", daemon=True)
-        self._thread.start()
-
-    def wrote(self) -> None:
-        """Count one more record.
-
-        Raises:
-            MachineError: an earlier sync failed.
-        """
-        with self._changed:
-            self._pending += 1
-            if self._pending in (1, SYNC_RECORDS):
-                self._changed.notify()
-            self._check()
-
-    def close(self) -> None:
-        with self._changed:
-            self._closing = True
-            self._changed.notify()
-        self._thread.join()
-        self._check()
-
-    def _check(self) -> None:
-        if self._error is not None:
-            raise MachineError("the journal cannot be synced to the disk", found=self._error.strerror) from self._error
-
-    def _run(self) -> None:
-        while True:
-            with self._changed:
-                self._changed.wait_for(lambda: self._pending or self._closing)
-                self._changed.wait_for(lambda: self._pending >= SYNC_RECORDS or self._closing, SYNC_SECONDS)
-                closing, self._pending = self._closing, 0
-            try:
-                os.fsync(self._file)
-            except OSError as error:
-                self._error = error
-                return
-            if closing:
-                return
-
-
-def _take_lock(folder: Path) -> FileLock:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(folder / "lock", timeout=0)
-        lock.acquire()
-    except Timeout as error:
-        raise RunLockedError(
-            "another process is working with this journal",
-            where=str(folder),
-            hint="wait until it ends, or end it, then run again",
-        ) from error
-    except OSError as error:
-        raise _unwritable(folder, error) from error
-    return lock
+        self._syncer = Syncer(self._file)
 
 
 def _write_all(file: int, data: bytes) -> None:
     written = os.write(file, data)
     while written < len(data):
         written += os.write(file, data[written:])
-
-
-def _sync_folder(folder: Path) -> None:
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
-
-
-def _unwritable(path: Path, error: OSError) -> MachineError:
-    return MachineError(
-        "the journal cannot be written",
-        where=str(path),
-        found=error.strerror,
-        hint="free space or mend the folder, then run again",
-    )

@@ -8,6 +8,9 @@ is as many answers, to requests sent since the level last changed, as there may 
 the last one that went through a whole round, and is remembered. From there the gap between the two is halved, and what is left
 of it is probed, ever more rarely while probes fail, so that the level stays just under the one that was refused. A plain AIMD
 would average about 0.87 of the capacity. Refusals of requests that were sent before the level changed say nothing new.
+
+Many servers never refuse, but queue. A higher level that brings no more answers a second (places by mean latency) is left again
+as if it had been refused: what it adds waits in a queue, and at last runs into a timeout.
 """
 
 from __future__ import annotations
@@ -30,6 +33,8 @@ FIRST_PROBE_S = 5.0
 LONGEST_PROBE_S = 120.0
 # A probe that fails costs the pause the endpoint then asks for: at most a fiftieth of the time.
 PAUSES_PER_PROBE = 50
+# Of the answers a second that a higher level could bring, so much must come, or what it adds only waits in a queue.
+WORTH_IT = 0.1
 # Of a limit that is used up, as headers tell it; they are read wrongly more easily than a refusal.
 LONGEST_TOLD_PAUSE_S = 60.0
 
@@ -57,7 +62,10 @@ class RateController:
         self._clean = 0  # answers to requests of this epoch in this round
         self._full = False  # whether all places were taken at once in this round
         self._proven = 0  # the highest level that a whole round was answered at, as far as is known
-        self._ceiling: int | None = None  # the lowest level that was refused, while that is believed
+        self._ceiling: int | None = None  # the lowest level that was refused or brought nothing, while that is believed
+        self._latency_s = 0.0  # summed over this round
+        self._grown_from: int | None = None  # the level before, while it is not known what the higher one brings
+        self._per_s = 0.0  # answers at the level before
         self._step = self.level
         self._cut_shift = 4
         self._probe_every_s = FIRST_PROBE_S
@@ -93,17 +101,18 @@ class RateController:
             await self._sit_out()
         return self._epoch
 
-    def release(self, epoch: int, verdict: Verdict, *, retry_after_s: float | None = None) -> None:
+    def release(self, epoch: int, verdict: Verdict, *, latency_s: float = 0.0, retry_after_s: float | None = None) -> None:
         """Hand a place back.
 
         Args:
             epoch: What `acquire` returned.
             verdict: "failed" (a fault, a refused row) says nothing of the rate.
+            latency_s: Of an answer.
             retry_after_s: Of a refusal: how long the endpoint asked to be left alone, all of it, not this request only.
         """
         with self._lock:
             if verdict == "answered":
-                self._note_answer(epoch)
+                self._note_answer(epoch, latency_s)
             elif verdict == "refused":
                 self._note_refusal(epoch, retry_after_s or 0.0)
                 self._pause(retry_after_s or 0.0)
@@ -123,20 +132,30 @@ class RateController:
     def _pause(self, pause_s: float) -> None:
         self.paused_until = max(self.paused_until, self._clock() + pause_s)
 
-    def _note_answer(self, epoch: int) -> None:
+    def _note_answer(self, epoch: int, latency_s: float) -> None:
         """Count towards a clean round; only rounds in which the level was used up tell whether it is borne."""
         if epoch != self._epoch:
             return
         self._clean += 1
+        self._latency_s += latency_s
         self._full = self._full or self.in_flight >= self.level
-        if self._clean < self.level or not self._full:
+        if self._clean >= self.level and self._full:
+            self._end_round(self.level * self._clean / self._latency_s if self._latency_s else 0.0)
+
+    def _end_round(self, per_s: float) -> None:
+        """All were answered; `per_s` a second."""
+        self._start_round()
+        before, self._grown_from = self._grown_from, None
+        if before is not None and 0.0 < per_s < self._per_s * (1 + WORTH_IT * (self.level / before - 1)):
+            self._retreat(before, 0.0)
             return
-        self._clean, self._full = 0, False
+        self._per_s = per_s
         self._proven, self._cut_shift = self.level, 4
         if self._ceiling is not None and self.level >= self._ceiling:  # what was refused once is borne now
             self._ceiling, self._probe_every_s = None, FIRST_PROBE_S
         higher = self._next_level()
         if higher > self.level:
+            self._grown_from = self.level
             self._change_level(higher)
 
     def _next_level(self) -> int:
@@ -160,15 +179,22 @@ class RateController:
             lower = refused - max(1, refused >> self._cut_shift)
             self._cut_shift = max(1, self._cut_shift - 1)
             self._proven = 0
-        self._ceiling, self._step = refused, 1
+        self._retreat(max(1, lower), retry_after_s)
+
+    def _retreat(self, lower: int, retry_after_s: float) -> None:
+        """Go down, remember from where, and come back there ever more rarely."""
+        self._ceiling, self._step, self._grown_from = self.level, 1, None
         self._probe_every_s = min(LONGEST_PROBE_S, max(2 * self._probe_every_s, PAUSES_PER_PROBE * retry_after_s))
         self._probe_at = self._clock() + self._probe_every_s
-        self._change_level(max(1, lower))
+        self._change_level(lower)
 
     def _change_level(self, level: int) -> None:
         self.level = level
         self._epoch += 1
-        self._clean, self._full = 0, False
+        self._start_round()
+
+    def _start_round(self) -> None:
+        self._clean, self._full, self._latency_s = 0, False, 0.0
 
     def _wake(self) -> None:
         while self._waiting and self.in_flight < self.level:

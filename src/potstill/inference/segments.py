@@ -4,6 +4,9 @@ A file starts with `MAGIC`; records follow without gaps. A record is a 20-byte h
 body, CRC-32 of both, CRC-32 of the header so far; little-endian), the note (JSON), and the body (any bytes, kept as they are).
 A process that dies while writing leaves a torn last record: it is no error, and is cut off when the file is next opened for
 writing. Anything broken before a whole record is an error, for then the file is not what was written.
+
+A journal is a folder of such files, numbered. One that starts with `STANDS_ALONE` instead was written by a compaction: it
+stands for all with lower numbers, which are no part of the journal any more, whether they are still there or not.
 """
 
 from __future__ import annotations
@@ -18,9 +21,10 @@ from typing import Any, BinaryIO
 
 import orjson
 
-from potstill.errors import CorruptFileError
+from potstill.errors import CorruptFileError, MachineError
 
 MAGIC = b"PSJRNL1\n"
+STANDS_ALONE = b"PSJRNA1\n"
 _MARK = b"\xf5REC"
 _FIELDS = struct.Struct("<4sIII")
 _CHECK = struct.Struct("<I")
@@ -35,6 +39,37 @@ class Record:
     end: int
     note: dict[str, Any]
     body: bytes
+
+
+def segment_path(folder: Path, number: int) -> Path:
+    """Where the segment with this number lies."""
+    return folder / f"{number:06d}.seg"
+
+
+def find_segments(folder: Path) -> tuple[list[int], list[int]]:
+    """The numbers of the segments that make up a journal, in order; and of those that a compaction has left behind.
+
+    Raises:
+        MachineError: one cannot be read.
+    """
+    numbers = sorted(int(path.stem) for path in folder.glob("[0-9]*.seg"))
+    for place in reversed(range(len(numbers))):
+        if _starts_alone(segment_path(folder, numbers[place])):
+            return numbers[place:], numbers[:place]
+    return numbers, []
+
+
+def scan_journal(folder: Path) -> Iterator[tuple[int, Record]]:
+    """All records of a journal, in order, each with its segment's number; the last segment may be torn.
+
+    Raises:
+        CorruptFileError: as `scan`.
+        MachineError: a segment cannot be read.
+    """
+    numbers, _ = find_segments(folder)
+    for number in numbers:
+        for record in scan(segment_path(folder, number), may_be_torn=number == numbers[-1]):
+            yield number, record
 
 
 def encode(note: dict[str, Any], body: bytes = b"") -> bytes:
@@ -61,11 +96,12 @@ def scan(path: Path, *, may_be_torn: bool) -> Iterator[Record]:
 
     Raises:
         CorruptFileError: a record is broken though more follows, or the end is torn where it may not be.
+        MachineError: the file cannot be read.
     """
-    with path.open("rb") as file:
+    with _open(path) as file:
         size = os.fstat(file.fileno()).st_size
         start = file.read(len(MAGIC))
-        if start != MAGIC and not (may_be_torn and MAGIC.startswith(start)):
+        if start not in (MAGIC, STANDS_ALONE) and not (may_be_torn and MAGIC.startswith(start)):
             raise _corrupt(path, 0)
         offset = len(MAGIC)
         while offset < size:
@@ -76,6 +112,18 @@ def scan(path: Path, *, may_be_torn: bool) -> Iterator[Record]:
                 raise _corrupt(path, offset)
             yield record
             offset = record.end
+
+
+def _starts_alone(path: Path) -> bool:
+    with _open(path) as file:
+        return file.read(len(STANDS_ALONE)) == STANDS_ALONE
+
+
+def _open(path: Path) -> BinaryIO:
+    try:
+        return path.open("rb")
+    except OSError as error:
+        raise MachineError("the journal cannot be read", where=str(path), found=error.strerror) from error
 
 
 def _read(file: BinaryIO, offset: int) -> Record | None:

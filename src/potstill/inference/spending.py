@@ -15,7 +15,7 @@ from typing import Any
 import orjson
 
 from potstill.catalog.model import Price
-from potstill.inference.segments import scan
+from potstill.inference.segments import scan_journal
 
 PICODOLLARS = 10**12  # a dollar; whole numbers add up without rounding, however many there are
 
@@ -95,12 +95,14 @@ class Spending:
         """Take a record of the journal, in the order in which they were written; one without a price is about no paid model.
 
         A second intent of a key leaves the first without an outcome. A record of kind "spent" stands for others that were
-        taken out of the journal: it adds its price.
+        taken out of the journal: it adds its price, to `known` too where it says so.
         """
         kind, price = note["kind"], note.get("price")
         cost = Cost.from_dict(price) if price else None
         if kind == "spent" and cost is not None:
             self.total.add(cost)
+            if note.get("known"):
+                self.known.add(cost)
         elif kind == "intent" and cost is not None:
             self.total.add(cost)
             self._open[note["key"]] = cost
@@ -119,10 +121,8 @@ def read_spending(folder: Path) -> Spending:
         CorruptFileError: a record is broken though more follows.
     """
     spending = Spending()
-    paths = sorted(folder.glob("[0-9]*.seg"))
-    for path in paths:
-        for record in scan(path, may_be_torn=path == paths[-1]):
-            spending.note(record.note)
+    for _, record in scan_journal(folder):
+        spending.note(record.note)
     return spending
 
 
