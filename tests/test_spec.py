@@ -80,6 +80,17 @@ def test_each_model_is_measured_once(tmp_path: Path, models: str) -> None:
         load(tmp_path, SMALLEST + f"evaluation: {{models: {models}}}\n")
 
 
+def test_a_judge_is_named_as_any_model_is(tmp_path: Path) -> None:
+    judge = load(tmp_path, SMALLEST + "evaluation: {judge: deepseek-r1}\n").evaluation.judge
+    assert judge is not None
+    assert (judge.model, judge.rubric, judge.scale) == ("deepseek-r1", None, "1-5")
+    assert (judge.pairwise, judge.allow_self) == (True, False)
+    job = load(tmp_path, SMALLEST + "evaluation: {judge: {model: ./judge.gguf, pairwise: false}}\n")
+    assert job.evaluation.judge is not None
+    assert job.evaluation.judge.path == str(tmp_path / "judge.gguf")
+    assert load(tmp_path, dump_job(job)) == job
+
+
 def test_a_job_given_as_a_mapping_names_its_source(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="'student' is missing") as error:
         parse_job({"task": "qa", "teacher": "t"}, source="the caller", folder=tmp_path, default_name="job")

@@ -14,7 +14,7 @@ from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
 from made.blocks import code, table
-from potstill.spec import JobSpec, StudentSpec
+from potstill.spec import JobSpec, ModelSpec
 
 _BOUNDS = {annotated_types.Ge: "≥ {ge:g}", annotated_types.Gt: "> {gt:g}", annotated_types.Le: "≤ {le:g}",
            annotated_types.Lt: "< {lt:g}"}
@@ -26,15 +26,22 @@ def job_file_reference() -> str:
     parts = [_section("The job", "", JobSpec)]
     for name, field in JobSpec.model_fields.items():
         model = _model_of(field.annotation)
-        if model is not None and name == "student":
-            parts.append(_section(name, name, model, leave_out=set(JobSpec.model_fields["teacher"].annotation.model_fields)))
-            parts += [_section(f"{name}.{key}", f"{name}.{key}", inner) for key, inner in _models_within(StudentSpec)]
-        elif model is not None:
-            parts.append(_section(name, name, model))
+        if model is None:
+            continue
+        parts.append(_section(name, name, model, leave_out=_keys_of_teacher(model)))
+        parts += [
+            _section(f"{name}.{key}", f"{name}.{key}", inner, leave_out=_keys_of_teacher(inner))
+            for key, inner in _models_within(model)
+        ]
     return "\n\n".join(parts)
 
 
-def _section(title: str, prefix: str, model: type[BaseModel], leave_out: set[str] = frozenset()) -> str:
+def _keys_of_teacher(model: type[BaseModel]) -> frozenset[str]:
+    """The keys by which any model is named, for one that has others beside them: they stand under `teacher`."""
+    return frozenset(ModelSpec.model_fields) if issubclass(model, ModelSpec) and model is not ModelSpec else frozenset()
+
+
+def _section(title: str, prefix: str, model: type[BaseModel], leave_out: frozenset[str] = frozenset()) -> str:
     rows = []
     for key, field in model.model_fields.items():
         if key in leave_out:

@@ -16,17 +16,19 @@ DIALECT = "https://json-schema.org/draft/2020-12/schema"
 # One of the two keys holds a name, as `ModelSpec` checks; the resolved job of a run folder has the other as null.
 _GIVEN = {key: {"required": [key], "properties": {key: {"type": "string"}}} for key in ("model", "path", "endpoint")}
 _ADDRESS = r"^https?://(?![^/?#]*:[^/?#]*@)"  # without a password
+_NAME = {"type": "string", "description": "A name of the catalogue, a hub id or a path."}
 
 
 def job_schema() -> dict[str, Any]:
     """The schema as a value that JSON can hold."""
     schema = JobSpec.model_json_schema()
     definitions, keys = schema["$defs"], schema["properties"]
-    for name in ("ModelSpec", "StudentSpec"):
+    for name in ("ModelSpec", "StudentSpec", "JudgeSpec"):
         definitions[name] |= {"oneOf": [_GIVEN["model"], _GIVEN["path"]], "if": _GIVEN["endpoint"], "then": _GIVEN["model"]}
         _text(definitions[name]["properties"]["endpoint"])["pattern"] = _ADDRESS
     for name in ("teacher", "student"):
-        keys[name] = _or(keys[name], {"type": "string", "description": "A name of the catalogue, a hub id or a path."})
+        keys[name] = _or(keys[name], _NAME)
+    definitions["EvaluationSpec"]["properties"]["judge"]["anyOf"].insert(0, _NAME)
     formats = definitions["ExportSpec"]["properties"]["formats"]
     keys["export"] = _or(keys["export"], {key: formats[key] for key in ("type", "items", "description")})
     models = definitions["EvaluationSpec"]["properties"]["models"]

@@ -16,6 +16,7 @@ from pydantic import Field, ValidationError, field_validator
 
 from potstill.spec_models import (
     AdapterSpec,
+    JudgeSpec,
     ModelSpec,
     Positive,
     Section,
@@ -29,7 +30,7 @@ from potstill.yaml_files import line_of, read_mapping
 
 __all__ = [
     "EXAMPLES", "AdapterSpec", "CurationSpec", "DataSpec", "EvaluationSpec", "ExportSpec", "GenerationSpec", "JobSpec",
-    "ModelSpec", "Section", "ShrinkSpec", "StudentSpec", "TaskName", "TrainingSpec", "check_address", "dump_job",
+    "JudgeSpec", "ModelSpec", "Section", "ShrinkSpec", "StudentSpec", "TaskName", "TrainingSpec", "check_address", "dump_job",
     "load_job", "parse_job", "read_job_mapping", "with_absolute_paths",
 ]
 
@@ -141,10 +142,15 @@ class EvaluationSpec(Section):
     """auto: the task's own; or a list of their names."""
     models: list[Literal["teacher", "baseline", "distilled", "weights"]] = ["teacher", "baseline", "distilled"]
     """Which models are measured; weights: the distilled student before it was exported."""
-    judge: None = None
-    """A model that judges the answers."""
+    judge: JudgeSpec | None = None
+    """A model that judges the answers, which costs requests of its own: a name, or a mapping."""
     concurrency: Annotated[int, Field(ge=1, le=64)] = 4
     """The number of requests at once at which the throughput is measured."""
+
+    @field_validator("judge", mode="before")
+    @classmethod
+    def _a_name_is_a_model(cls, value: Any) -> Any:
+        return {"model": value} if isinstance(value, str) else value
 
     @field_validator("models")
     @classmethod
@@ -251,6 +257,9 @@ def with_absolute_paths(job: JobSpec, folder: Path) -> JobSpec:
             ),
             "teacher": with_absolute_path(job.teacher, folder),
             "student": with_absolute_path(job.student, folder),
+            "evaluation": job.evaluation.model_copy(
+                update={"judge": job.evaluation.judge and with_absolute_path(job.evaluation.judge, folder)}
+            ),
         }
     )
 

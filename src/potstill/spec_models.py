@@ -1,4 +1,4 @@
-"""How a job file names a model. Part of `potstill.spec`, which exports what stands here."""
+"""How a job file names a model: teacher, student, judge. Part of `potstill.spec`, which exports what stands here."""
 
 from __future__ import annotations
 
@@ -93,6 +93,19 @@ class StudentSpec(ModelSpec):
     """Drop layers before training."""
     adapter: AdapterSpec | None = None
     """Train a low-rank adapter instead of all weights."""
+
+
+class JudgeSpec(ModelSpec):
+    """A model that judges answers: a model, what it is told to look for, and what it is asked."""
+
+    rubric: Annotated[str, Field(min_length=1, max_length=20_000)] | None = None
+    """What makes an answer good, in the user's own words; without it the task's own rubric."""
+    scale: Literal["1-5", "0-1"] = "1-5"
+    """The scores it gives: 1 to 5, of which 4 and 5 are accepted, or 0 to 1, accepted from 0.5."""
+    pairwise: bool = True
+    """Also compare the distilled model's answers with the baseline's and the teacher's, each pair in both orders."""
+    allow_self: bool = False
+    """Let the teacher or the student judge, which favours its own answers."""
 
 
 def with_absolute_path(spec: ModelSpec, folder: Path) -> ModelSpec:

@@ -27,6 +27,8 @@ GOOD: list[dict[str, Any]] = [
     {"export": []},
     {"export": {"formats": ["gguf:q8_0", "gguf:f16"], "max_quality_loss": 0.1}},
     {"evaluation": {"metrics": ["accuracy"], "models": ["distilled"], "judge": None}},
+    {"evaluation": {"judge": "deepseek-v3"}},
+    {"evaluation": {"judge": {"path": "a.gguf", "rubric": "Rhymes.", "scale": "0-1", "pairwise": False, "allow_self": True}}},
     {"generation": {"temperature": 0, "budget_usd": None}, "training": {"loss": {"ce": 2}, "num_epochs": 0.5}},
 ]
 WRONG: list[dict[str, Any]] = [
@@ -55,6 +57,10 @@ WRONG: list[dict[str, Any]] = [
     {"evaluation": {"models": []}},
     {"evaluation": {"models": ["teacher", "teacher"]}},
     {"evaluation": {"metrics": 5}},
+    {"evaluation": {"judge": {"rubric": "Rhymes."}}},
+    {"evaluation": {"judge": {"model": "a", "rubric": ""}}},
+    {"evaluation": {"judge": {"model": "a", "scale": "1-10"}}},
+    {"evaluation": {"judge": {"model": "a", "shrink": {"layers": 2}}}},
     {"export": ["gguf:q3"]},
     {"export": "gguf:f16"},
 ]

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from potstill.evaluation.comparison import MeasuredModel
+from potstill.evaluation.judged import Judged
 from potstill.evaluation.predictions import Prediction, Profile
 from potstill.evaluation.report import ReportInputs, build_report
 from potstill.rows import Message, Reference, Row
@@ -158,9 +159,10 @@ def make_run(
     *,
     reference: str = "teacher",
     token_accuracy: bool = True,
+    judged: Judged | None = None,
     **changes: Any,
 ) -> Run:
-    """A finished run on 40 test rows. changes: other values of the job file."""
+    """A finished run on 40 test rows. judged: what a judge said of them. changes: other values of the job file."""
     rows = conversation_rows(40) if task_name == "conversation" else label_rows(40)
     task = get_task(task_name).with_rows(rows)
     measured = {}
@@ -172,7 +174,7 @@ def make_run(
     report = build_report(
         ReportInputs(
             job="support", task=task, rows=rows, models=measured, training_rows=learnt, reference=reference,  # type: ignore[arg-type]
-            counts=COUNTS, training=training_result(),
+            counts=COUNTS, training=training_result(), judged=judged,
         )
     )  # fmt: skip
     job = JobSpec.model_validate(

@@ -11,9 +11,12 @@ from xml.etree import ElementTree
 import pytest
 from lxml import html
 
+from potstill.evaluation.judged import Judged
+from potstill.judging import Comparison, Judgement, make_rubric
 from potstill.reporting import headline, render_page, result_table
 from potstill.reporting.answers import spread
 from potstill.reporting.format import typeset
+from potstill.tasks import get_task
 from reporting.synthetic_run import Run, make_run
 
 HOSTILE = '<script>alert("x")</script><img src=http://evil.example/x.png onerror=alert(1)></style></svg>&amp;{{ 7 * 7 }}'
@@ -228,3 +231,26 @@ def test_the_settings_are_there_as_they_were(conversation: Run) -> None:
 
 def test_the_same_run_gives_the_same_page(conversation: Run) -> None:
     assert page_text(conversation) == page_text(conversation)
+
+
+def test_what_the_judge_says_is_told_with_its_bias_and_its_agreement() -> None:
+    scored = {label: [Judgement(4.0, True), Judgement(2.0, False)] * 20 for label in ("teacher", "baseline", "distilled")}
+    lost = [Comparison("first", "second")] * 25 + [Comparison("second", "first")] * 5
+    pairs = [*lost, *[Comparison("first", "first")] * 8, *[Comparison(None, None, "no winner")] * 2]
+    rubric = make_rubric(get_task("conversation"), HOSTILE)
+    run = make_run(judged=Judged("arbiter", rubric, scored, {"baseline": pairs}))
+    page = page_of(run)
+    (section,) = [part for part in page.findall(".//section") if part.findtext("h2") == "What the judge says"]
+    said = text_of(section).replace("\N{NO-BREAK SPACE}", " ")
+    assert "arbiter scored every answer from 1 to 5, and accepts an answer from 4 on." in said
+    assert [text_of(cell) for cell in section.findall(".//td")[:3]] == ["25", "8", "5"]
+    assert "changed with the order" in said
+    assert "21 % of 38 pairs" in said
+    assert "2 against baseline could not be read" in said
+    assert HOSTILE in said
+    assert page.findall(".//script") == []
+    assert "Accepted by the judge" in text_of(page.find(".//table[@class='main']"))
+
+
+def test_without_a_judge_there_is_no_section_on_one(conversation: Run) -> None:
+    assert "What the judge says" not in [heading.text for heading in page_of(conversation).findall(".//h2")]

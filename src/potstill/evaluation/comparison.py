@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from potstill.evaluation.predictions import Prediction, Profile
+from potstill.judging import Judgement
 from potstill.metrics import bootstrap_ci, macro_f1, paired_difference, proportion_ci
 from potstill.rows import Row
 from potstill.tasks import Task
@@ -35,12 +36,14 @@ _PROFILE_FIGURES = (
 
 @dataclass(frozen=True, slots=True)
 class MeasuredModel:
-    """One model of a report. name: what the user calls it. token_accuracy: per row, measured on the weights, where it was."""
+    """One model of a report. name: what the user calls it. token_accuracy: per row, measured on the weights, where it was.
+    judgements: a judge's, one a row in the order of the report's rows, where one is set."""
 
     name: str
     predictions: Sequence[Prediction]
     profile: Profile
     token_accuracy: Sequence[float] | None = None
+    judgements: Sequence[Judgement] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +58,9 @@ def score_model(model: MeasuredModel, rows: Sequence[Row], task: Task) -> Scored
     """Score the predictions of one model on these rows; each row must have a reference and a prediction.
 
     Every metric is {"value", "ci95": [low, high], "n"}. `accuracy` is always there: where the task's own metrics have none it
-    is the next-token accuracy on the reference, marked by "measured_on": "weights", or None where that was not measured.
+    is the share of answers that a judge accepts, marked by "measured_by": "judge", where one is set; else the next-token
+    accuracy on the reference, marked by "measured_on": "weights", or None where that was not measured. With a judge there is
+    `judge_score` too. Verdicts that could not be read count in neither; None where none could.
     """
     by_id = {prediction.id: prediction for prediction in model.predictions}
     predictions = [by_id[row.id].prediction for row in rows]
@@ -64,17 +69,33 @@ def score_model(model: MeasuredModel, rows: Sequence[Row], task: Task) -> Scored
     for name, value in score.corpus.items():
         figures[name] = {"value": value, "ci95": list(_corpus_interval(name, predictions, rows, task)), "n": len(rows)}
     if "accuracy" not in figures:
-        measured = model.token_accuracy
-        figures["accuracy"] = None if measured is None else {**mean_figure(measured), "measured_on": "weights"}
+        figures["accuracy"] = _acceptance(model) if model.judgements is not None else _token_accuracy(model)
+    if model.judgements is not None:
+        scores = [entry.score for entry in model.judgements if entry.score is not None]
+        figures["judge_score"] = _bootstrapped(scores) if scores else None
     return ScoredModel(score.per_row, figures)
+
+
+def _acceptance(model: MeasuredModel) -> Figure | None:
+    accepted = [float(entry.accepted) for entry in model.judgements or () if entry.accepted is not None]
+    return {**mean_figure(accepted), "measured_by": "judge"} if accepted else None
+
+
+def _token_accuracy(model: MeasuredModel) -> Figure | None:
+    measured = model.token_accuracy
+    return None if measured is None else {**mean_figure(measured), "measured_on": "weights"}
 
 
 def mean_figure(values: Sequence[float]) -> Figure:
     """The mean with its 95 % interval: Wilson's for rows that are right or wrong, bootstrapped for others."""
     n = len(values)
-    right_or_wrong = set(values) <= {0.0, 1.0}
-    interval = proportion_ci(round(sum(values)), n) if right_or_wrong else bootstrap_ci(values)
-    return {"value": sum(values) / n, "ci95": list(interval), "n": n}
+    if set(values) <= {0.0, 1.0}:
+        return {"value": sum(values) / n, "ci95": list(proportion_ci(round(sum(values)), n)), "n": n}
+    return _bootstrapped(values)
+
+
+def _bootstrapped(values: Sequence[float]) -> Figure:
+    return {"value": sum(values) / len(values), "ci95": list(bootstrap_ci(values)), "n": len(values)}
 
 
 def _corpus_interval(

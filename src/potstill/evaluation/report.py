@@ -21,6 +21,7 @@ from potstill.evaluation.comparison import (
 )
 from potstill.evaluation.constant import best_constant
 from potstill.evaluation.environment import describe_environment
+from potstill.evaluation.judged import Judged, judge_figures
 from potstill.rows import Row
 from potstill.tasks import Task
 
@@ -33,6 +34,7 @@ _SELF_AGREEMENT = (
     "(self-agreement), and retention is measured against that"
 )
 _TOKEN_ACCURACY = "accuracy: next-token accuracy on the reference, measured on the unquantised weights"
+_ACCEPTANCE = "accuracy: the share of answers that the judge accepts; it is shown neither references nor who wrote an answer"
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +43,8 @@ class ReportInputs:
 
     rows: the test rows, each with its reference. training_rows: what training read, answers last. reference: whether the
     references are gold or the teacher's held-out answers. counts: rows by split, kept and rejected by rule. training: the
-    training's summary, None where nothing was trained. metrics: "auto", or the task's metrics to show.
+    training's summary, None where nothing was trained. metrics: "auto", or the task's metrics to show. judged: what a judge
+    said of all models, where one is set.
     """
 
     job: str
@@ -53,12 +56,17 @@ class ReportInputs:
     counts: Mapping[str, Any]
     training: Mapping[str, Any] | None = None
     metrics: Sequence[str] | Literal["auto"] = "auto"
+    judged: Judged | None = None
 
 
 def build_report(inputs: ReportInputs) -> dict[str, Any]:
     """The content of report.json."""
-    task, rows = inputs.task, inputs.rows
-    scored = {label: score_model(model, rows, task) for label, model in inputs.models.items()}
+    task, rows, judged = inputs.task, inputs.rows, inputs.judged
+    models = {
+        label: model if judged is None else replace(model, judgements=judged.judgements[label])
+        for label, model in inputs.models.items()
+    }
+    scored = {label: score_model(model, rows, task) for label, model in models.items()}
     shown = {label: _chosen(score, inputs) for label, score in scored.items()}
     return {
         "name": inputs.job,
@@ -69,6 +77,7 @@ def build_report(inputs: ReportInputs) -> dict[str, Any]:
         "reference": inputs.reference,
         "teacher_figure": "self_agreement" if inputs.reference == "teacher" else "gold",
         "best_constant": _compare_with_constant(inputs, scored.get("distilled")),
+        "judge": None if judged is None else _judge(judged, inputs),
         "assumptions": _assumptions(inputs, scored),
         "test_rows": len(rows),
         "counts": dict(inputs.counts),
@@ -77,11 +86,16 @@ def build_report(inputs: ReportInputs) -> dict[str, Any]:
     }
 
 
+def _judge(judged: Judged, inputs: ReportInputs) -> dict[str, Any]:
+    predictions = {label: model.predictions for label, model in inputs.models.items()}
+    return judge_figures(judged, inputs.rows, predictions, inputs.task, gold=inputs.reference == "gold")
+
+
 def _chosen(scored: ScoredModel, inputs: ReportInputs) -> ScoredModel:
-    """The metrics that the job asks for; the main metric and accuracy are always shown."""
+    """The metrics that the job asks for; the main metric, accuracy and the judge's score are always shown."""
     if inputs.metrics == "auto":
         return scored
-    wanted = {*inputs.metrics, inputs.task.main_metric, "accuracy"}
+    wanted = {*inputs.metrics, inputs.task.main_metric, "accuracy", "judge_score"}
     return replace(scored, figures={name: figure for name, figure in scored.figures.items() if name in wanted})
 
 
@@ -120,4 +134,6 @@ def _assumptions(inputs: ReportInputs, scored: Mapping[str, ScoredModel]) -> lis
         notes.append(_SELF_AGREEMENT)
     if any((score.figures["accuracy"] or {}).get("measured_on") == "weights" for score in scored.values()):
         notes.append(_TOKEN_ACCURACY)
+    if any((score.figures["accuracy"] or {}).get("measured_by") == "judge" for score in scored.values()):
+        notes.append(_ACCEPTANCE)
     return notes

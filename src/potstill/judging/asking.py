@@ -23,13 +23,18 @@ class Heard:
     failure: str | None
 
 
-def judge_request(client: Client, messages: Messages) -> Request:
-    """The question as it is sent: the likeliest verdict, so that the same question has the same verdict."""
-    return Request(messages, Sampling(temperature=0.0, max_tokens=LOCAL_TOKENS if client.local else ENDPOINT_TOKENS))
+def judge_request(client: Client, messages: Messages, schema: str) -> Request:
+    """The question as it is sent: the likeliest verdict, so that the same question has the same verdict.
+
+    Args:
+        schema: The JSON Schema of the reply, for engines that hold to one.
+    """
+    limit = LOCAL_TOKENS if client.local else ENDPOINT_TOKENS
+    return Request(messages, Sampling(temperature=0.0, max_tokens=limit, json_schema=schema))
 
 
 async def ask_each(
-    client: Client, questions: Sequence[Messages], on_done: Callable[[int, int], None]
+    client: Client, questions: Sequence[Messages], schema: str, on_done: Callable[[int, int], None]
 ) -> list[Heard]:
     """One reply a question, in order; equal questions are asked once. on_done: number done, and of all.
 
@@ -46,7 +51,7 @@ async def ask_each(
             heard[place] = heard_of(answer)
         on_done(len(heard), len(questions))
 
-    await client.ask_all((judge_request(client, messages) for messages in places), keep)
+    await client.ask_all((judge_request(client, messages, schema) for messages in places), keep)
     return [heard[place] for place in range(len(questions))]
 
 

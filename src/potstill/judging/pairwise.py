@@ -16,7 +16,7 @@ from typing import Literal
 from potstill.inference.client import Client
 from potstill.judging.asking import Heard, ask_each
 from potstill.judging.estimates import Estimate, share
-from potstill.judging.prompts import compare_messages, is_whole, texts_equal
+from potstill.judging.prompts import WINNER_SCHEMA, compare_messages, is_whole, texts_equal
 from potstill.judging.rubric import Rubric
 from potstill.judging.verdicts import Place, read_winner
 from potstill.metrics import bootstrap_ci
@@ -106,7 +106,7 @@ async def compare_answers(
     for place in open_places:
         row, one, other = triples[place]
         questions += [compare_messages(row, one, other, rubric), compare_messages(row, other, one, rubric)]
-    heard = await ask_each(client, questions, on_done)
+    heard = await ask_each(client, questions, WINNER_SCHEMA, on_done)
     judged = {place: _comparison(*heard[2 * number : 2 * number + 2]) for number, place in enumerate(open_places)}
     return [known or judged[place] for place, known in enumerate(settled)]
 

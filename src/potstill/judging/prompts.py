@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from potstill.judging.rubric import Rubric
-from potstill.rows import Message, Row, content_hash
+from potstill.rows import Message, Row, canonical_json, content_hash
 from potstill.tasks.base import Prediction
 
 _GUARD = (
@@ -33,6 +33,18 @@ _COMPARE_REPLY = (
     "Which answer is better? Reply with JSON and nothing else: first the reason in one or two sentences, then the winner, "
     '"A", "B" or "tie".\n{"reason": "...", "winner": "..."}'
 )
+
+
+def _reply_schema(key: str, kind: dict[str, object]) -> str:
+    """A reason first, so that the verdict can follow from it; sorting the keys keeps it there."""
+    return canonical_json({
+        "type": "object", "properties": {"reason": {"type": "string"}, key: kind}, "required": ["reason", key],
+        "additionalProperties": False,
+    }).decode()
+
+
+SCORE_SCHEMA = _reply_schema("score", {"type": "number"})
+WINNER_SCHEMA = _reply_schema("winner", {"type": "string", "enum": ["A", "B", "tie"]})
 
 
 def score_messages(row: Row, answer: Prediction, rubric: Rubric) -> tuple[Message, ...]:

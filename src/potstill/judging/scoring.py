@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from potstill.inference.client import Client
 from potstill.judging.asking import Heard, ask_each, heard_of, judge_request
-from potstill.judging.prompts import is_whole, score_messages
+from potstill.judging.prompts import SCORE_SCHEMA, is_whole, score_messages
 from potstill.judging.rubric import Rubric
 from potstill.judging.verdicts import read_score
 from potstill.rows import Row
@@ -52,7 +52,7 @@ async def score_answers(
     """
     pairs = list(zip(rows, answers, strict=True))
     asked = [place for place, (_, answer) in enumerate(pairs) if is_whole(answer)]
-    heard = await ask_each(client, [score_messages(*pairs[place], rubric) for place in asked], on_done)
+    heard = await ask_each(client, [score_messages(*pairs[place], rubric) for place in asked], SCORE_SCHEMA, on_done)
     judgements = [_nothing_said(rubric)] * len(pairs)
     for place, reply in zip(asked, heard, strict=True):
         judgements[place] = _judgement(reply, rubric)
@@ -67,7 +67,8 @@ async def score_answer(client: Client, row: Row, answer: Prediction, rubric: Rub
     """
     if not is_whole(answer):
         return _nothing_said(rubric)
-    return _judgement(heard_of(await client.ask(judge_request(client, score_messages(row, answer, rubric)))), rubric)
+    request = judge_request(client, score_messages(row, answer, rubric), SCORE_SCHEMA)
+    return _judgement(heard_of(await client.ask(request)), rubric)
 
 
 def _nothing_said(rubric: Rubric) -> Judgement:

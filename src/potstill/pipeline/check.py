@@ -11,6 +11,7 @@ from typing import Any
 from potstill.errors import InputError, MachineError, PotstillError
 from potstill.job_draft import JobDraft, draft_job
 from potstill.pipeline.checks.data import look_at_data, look_at_lengths
+from potstill.pipeline.checks.judge import look_at_judge, look_at_judges_endpoint
 from potstill.pipeline.checks.models import (
     look_at_export,
     look_at_extras,
@@ -155,7 +156,8 @@ def _look_at_metrics(seen: Seen) -> Iterator[Told]:
     if wanted == "auto":
         yield f"{', '.join(task.metrics)}; the main one is {task.main_metric}"
         return
-    unknown = [name for name in wanted if name not in (*task.metrics, "bleu_score", "inference_time")]
+    judged = ("judge_score",) if seen.job.evaluation.judge is not None else ()
+    unknown = [name for name in wanted if name not in (*task.metrics, *judged, "bleu_score", "inference_time")]
     if unknown:
         raise InputError(
             "unknown metric", where="evaluation.metrics", found=", ".join(unknown), expected=", ".join(task.metrics)
@@ -178,12 +180,14 @@ _LOOKS = (
     _look("data", _at("data", look_at_data), "task data"),
     _look("teacher", _at("teacher", look_at_teacher), "teacher"),
     _look("student", _at("student", look_at_student), "student"),
-    _look("installed", look_at_extras, "teacher student export", after="teacher"),
+    _look("judge", _at("evaluation.judge", look_at_judge), "teacher student evaluation", after="teacher student"),
+    _look("installed", look_at_extras, "teacher student export", after="teacher judge"),
     _look("memory", look_at_memory, "student", after="student"),
     _look("export", look_at_export, "student export", after="student"),
     _look("lengths", _at("student", look_at_lengths), "task data student training", after="data student", exact=True),
     _look("metrics", _look_at_metrics, "task evaluation"),
-    _look("hub", look_at_hub, "teacher student", after="teacher student", asks=True),
+    _look("hub", look_at_hub, "teacher student", after="teacher student judge", asks=True),
     _look("endpoint", look_at_endpoint, "teacher", after="teacher", asks=True),
+    _look("judge's endpoint", look_at_judges_endpoint, "evaluation", after="judge", asks=True),
     _look("price", look_at_price, "task teacher data generation evaluation", after="data teacher", asks=True, exact=True),
 )

@@ -1,8 +1,8 @@
 """Stage 6, evaluate: teacher, untouched student and distilled student on the test rows, each in a fresh process.
 
 In: exports/, rows/test.jsonl, and the teacher's held-out answers where the test rows have no gold. Out: evaluation/ with every
-prediction, a profile a model (latency, memory, cost), and metrics.json. A model whose measurement is on disk is not measured
-again; a killed measurement goes on in its journal.
+prediction, a profile a model (latency, memory, cost), a judge's verdicts where one is set, and metrics.json. A model whose
+measurement is on disk is not measured again; a killed measurement goes on in its journal.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ from potstill.pipeline.export import baseline_path, export_path
 from potstill.pipeline.fingerprint import fingerprint as digest_of
 from potstill.pipeline.folder import write_json
 from potstill.pipeline.generate import context_needed, needs_reference
+from potstill.pipeline.judge import judge_answers, judge_inputs
 from potstill.pipeline.stage import Context
 from potstill.pipeline.train import initial_student
 from potstill.rows import Row, read_rows, write_rows
@@ -55,6 +56,7 @@ class Evaluate:
             "curated": context.digests(folder.curated / "train.jsonl"),
             "evaluation": context.job.evaluation.model_dump(mode="json"),
             "max_tokens": context.job.generation.max_tokens,
+            **judge_inputs(context),
         }
 
     def run(self, context: Context, fingerprint: str) -> Mapping[str, Any]:
@@ -63,6 +65,7 @@ class Evaluate:
         task, kind, rows = context.task(), *test_rows(context)
         write_rows(folder.evaluation / "rows.jsonl", rows)
         models = {str(label): measure(context, label, task, rows, kind) for label in context.job.evaluation.models}
+        judged = judge_answers(context, task, rows, models)
         context.progress.say("scoring the answers")
         report = build_report(
             ReportInputs(
@@ -75,6 +78,7 @@ class Evaluate:
                 counts=counts(context),
                 training=orjson.loads((folder.student / "training.json").read_bytes()),
                 metrics=context.job.evaluation.metrics,
+                judged=judged,
             )
         )
         write_json(folder.evaluation / "metrics.json", report)

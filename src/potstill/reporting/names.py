@@ -23,9 +23,11 @@ _METRICS = {
     "token_f1": ("Token F1", "words in common with the gold answer"),
     "accuracy": ("Accuracy", "share of right answers; one that cannot be read is wrong"),
     "parsed": ("Share parsed", "share of answers that could be read"),
+    "judge_score": ("Judge's score", "what the judge gives an answer, on its own scale"),
     "macro_f1": ("Macro F1", "F1 of each label, averaged over the labels"),
 }
 _NEXT_TOKEN = ("Next-token accuracy", "share of the reference's tokens that the weights would have written next")
+_ACCEPTED = ("Accepted by the judge", "share of answers that the judge finds good enough")
 _EXACT_MATCH = ("Exact match", "share of answers equal to a gold one")
 
 COSTS: dict[str, tuple[str, Callable[[Entry], str]]] = {
@@ -79,6 +81,8 @@ def _metric(key: str, report: Entry) -> tuple[str, str]:
         figures = [entry.get("accuracy") for entry in report["models"].values()]
         if any(figure is not None and figure.get("measured_on") == "weights" for figure in figures):
             return _NEXT_TOKEN
+        if any(figure is not None and figure.get("measured_by") == "judge" for figure in figures):
+            return _ACCEPTED
         if report["task"] == "qa" and report["main_metric"] != "accuracy":
             return _EXACT_MATCH
     return _METRICS.get(key, (key.replace("_", " "), ""))

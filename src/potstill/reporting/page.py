@@ -19,6 +19,7 @@ from potstill.reporting import format as fmt
 from potstill.reporting.answers import excerpt, side_by_side
 from potstill.reporting.charts import markup
 from potstill.reporting.headline import headline, teachers_figure
+from potstill.reporting.judging import judge_section
 from potstill.reporting.names import (
     COSTS,
     assumptions,
@@ -73,6 +74,7 @@ def render_page(
         constant=_constant(report),
         charts=[plot for plot in (charts.latency(predictions), charts.length(predictions)) if plot is not None],
         failures=_failures(predictions),
+        judge=judge_section(report),
         training=_training(training),
         answers=side_by_side(report, rows, predictions, samples),
         data=_data(report, rejected),

@@ -22,7 +22,7 @@ _TOKENIZERS = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt")
 
 def look_at_teacher(seen: Seen) -> Iterator[Told]:
     """Its key, or its files."""
-    yield from _named(seen.teacher)
+    yield from look_at_model(seen.teacher)
 
 
 def look_at_student(seen: Seen) -> Iterator[Told]:
@@ -33,7 +33,7 @@ def look_at_student(seen: Seen) -> Iterator[Told]:
             "a student has to be a model with weights", found=f"the endpoint {shown_address(model)}",
             expected="a hub id, a folder or a .gguf file",
         )
-    yield from _named(model)
+    yield from look_at_model(model)
     files = seen.student_files
     if files is not None and files.kind == "gguf":
         splitting_rule(Path(str(files.path)))
@@ -58,7 +58,7 @@ def look_at_hub(seen: Seen) -> Iterator[Told]:
     """Whether the hub has the models that are not on this machine yet; a few kilobytes are fetched."""
     from potstill.inference.identity import local_config
 
-    models = (seen.teacher, seen.student) if seen.trains else (seen.teacher,)
+    models = [seen.teacher, *([seen.student] if seen.trains else []), *([seen.judge] if seen.judge is not None else [])]
     for model in {model.model: model for model in models}.values():
         if model.kind != "hub" or as_files(model) is not None:
             continue
@@ -76,8 +76,9 @@ def look_at_hub(seen: Seen) -> Iterator[Told]:
 def look_at_extras(seen: Seen) -> Iterator[Told]:
     """Whether all parts of Potstill are installed that the job needs."""
     job = seen.job
-    needed = {"xllamacpp": "local"} if seen.teacher.kind == "gguf" else {}
-    if seen.trains or seen.teacher.kind in ("folder", "hub"):
+    kinds = {model.kind for model in (seen.teacher, seen.judge) if model is not None}
+    needed = {"xllamacpp": "local"} if "gguf" in kinds else {}
+    if seen.trains or kinds & {"folder", "hub"}:
         needed |= {"torch": "train", "transformers": "train"}
     if seen.trains:
         needed["accelerate"] = "train"
@@ -159,7 +160,7 @@ def _not_exportable(error: PotstillError) -> InputError:
     )
 
 
-def _named(model: ResolvedModel) -> Iterator[Told]:
+def look_at_model(model: ResolvedModel) -> Iterator[Told]:
     """What a model is; for one on this machine after a look at its files."""
     if model.kind == "endpoint":
         from potstill.inference import endpoint_key

@@ -38,6 +38,11 @@ class Seen:
         return resolve(self.job.student)
 
     @cached_property
+    def judge(self) -> ResolvedModel | None:
+        """The model that judges the answers, where the job names one."""
+        return None if self.job.evaluation.judge is None else resolve(self.job.evaluation.judge)
+
+    @cached_property
     def student_files(self) -> ResolvedModel | None:
         """The student as files on this machine; None for an endpoint, and for a model of the hub that is not here yet."""
         return as_files(self.student)

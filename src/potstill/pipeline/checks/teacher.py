@@ -11,7 +11,7 @@ from potstill.catalog import ResolvedModel
 from potstill.errors import EndpointError
 from potstill.inference import Client, Journal, open_engine
 from potstill.inference.client import Answer
-from potstill.inference.protocol import Request, Sampling
+from potstill.inference.protocol import Reply, Request, Sampling
 from potstill.pipeline.checks.models import shown_address
 from potstill.pipeline.checks.seen import Seen, Told
 from potstill.rows import Message, Row
@@ -28,10 +28,19 @@ def look_at_endpoint(seen: Seen) -> Iterator[Told]:
     if model.kind != "endpoint":
         yield "none: the teacher runs on this machine"
         return
+    yield f"answered in {ask_once(model).latency_s:.2f} s"
+
+
+def ask_once(model: ResolvedModel) -> Reply:
+    """The reply of an endpoint to one short question.
+
+    Raises:
+        EndpointError: there is none within half a minute.
+    """
     answer = asyncio.run(_ask(model))
     if answer.reply is None:
         raise EndpointError("the endpoint does not answer", where=shown_address(model), found=answer.failure)
-    yield f"answered in {answer.reply.latency_s:.2f} s"
+    return answer.reply
 
 
 async def _ask(model: ResolvedModel) -> Answer:
