@@ -25,7 +25,6 @@ from potstill.spec import GenerationSpec
 from potstill.tasks import Task
 
 LOCAL_SLOTS = 8
-ENDPOINT_CONCURRENCY = 32
 
 
 class Generate:
@@ -147,7 +146,7 @@ async def opened_teacher(
         InputError: a key, a file or an extra is missing, or the model cannot be opened.
     """
     sampling = Sampling(temperature=generation.temperature, top_p=generation.top_p, max_tokens=generation.max_tokens)
-    concurrency = model.concurrency or (ENDPOINT_CONCURRENCY if model.kind == "endpoint" else LOCAL_SLOTS)
+    concurrency = model.concurrency or (None if model.kind == "endpoint" else LOCAL_SLOTS)
     with Journal(journal_folder) as journal:
         engine = await asyncio.to_thread(open_engine, model, concurrency=concurrency, context=context)
         try:
