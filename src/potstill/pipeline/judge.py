@@ -15,7 +15,7 @@ from potstill.evaluation.comparison import MeasuredModel
 from potstill.evaluation.judged import Judged, judge_models, judgement_lines
 from potstill.inference import Client, Journal, model_identity, open_engine
 from potstill.judging import LOCAL_TOKENS, Rubric, make_rubric
-from potstill.pipeline.generate import ENDPOINT_CONCURRENCY, LOCAL_SLOTS, context_needed
+from potstill.pipeline.generate import LOCAL_SLOTS, context_needed
 from potstill.pipeline.stage import Context
 from potstill.rows import Row, write_jsonl
 from potstill.tasks import Task
@@ -57,7 +57,7 @@ async def _ask(
     context: Context, judge: ResolvedModel, rubric: Rubric, rows: Sequence[Row], models: Mapping[str, MeasuredModel], *,
     pairwise: bool,
 ) -> Judged:
-    concurrency = judge.concurrency or (ENDPOINT_CONCURRENCY if judge.kind == "endpoint" else LOCAL_SLOTS)
+    concurrency = judge.concurrency or (None if judge.kind == "endpoint" else LOCAL_SLOTS)
     predictions = {label: model.predictions for label, model in models.items()}
     with Journal(context.folder.journal / "judge") as journal:
         size = _context_size(rubric, rows, models)
