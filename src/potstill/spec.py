@@ -25,13 +25,14 @@ from potstill.spec_models import (
     check_address,
     with_absolute_path,
 )
+from potstill.spec_prompts import PromptsSpec
 from potstill.validation import NOT_BUILT, Lines, explain
 from potstill.yaml_files import line_of, read_mapping
 
 __all__ = [
     "EXAMPLES", "AdapterSpec", "CurationSpec", "DataSpec", "EvaluationSpec", "ExportSpec", "GenerationSpec", "JobSpec",
-    "JudgeSpec", "ModelSpec", "Section", "ShrinkSpec", "StudentSpec", "TaskName", "TrainingSpec", "check_address", "dump_job",
-    "load_job", "parse_job", "read_job_mapping", "with_absolute_paths",
+    "JudgeSpec", "ModelSpec", "PromptsSpec", "Section", "ShrinkSpec", "StudentSpec", "TaskName", "TrainingSpec",
+    "check_address", "dump_job", "load_job", "parse_job", "read_job_mapping", "with_absolute_paths",
 ]
 
 TaskName = Literal["nli", "conversation", "qa", "math", "summarization", "classification", "text"]
@@ -81,8 +82,11 @@ class GenerationSpec(Section):
     """What becomes of the reasoning that an endpoint returns beside its answer."""
     select: Literal["all"] = "all"
     """Which of several answers to a row are kept."""
-    mode: Literal["answers"] = "answers"
-    """What the teacher writes."""
+    mode: Literal["answers", "prompts"] = "answers"
+    """What the teacher writes: answers to your rows; or also new prompts after the model of your training rows, and answers to
+    them."""
+    prompts: PromptsSpec = PromptsSpec()
+    """How new prompts are written, where mode is prompts."""
     strategy: Literal["mix"] = "mix"
     """How the rows of several teachers are put together."""
     budget_usd: None = None

@@ -10,15 +10,27 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
-from itertools import accumulate
+from itertools import accumulate, chain, repeat
 from pathlib import Path
 from typing import Any
 
 from potstill.catalog import ResolvedModel
 from potstill.errors import JobFailedError
-from potstill.generation import Direct, OneTeacher, Outcome, RejectedRow, Spool, Teacher, generate_answers
+from potstill.generation import (
+    Direct,
+    Grown,
+    OneTeacher,
+    Outcome,
+    RejectedPrompt,
+    RejectedRow,
+    Spool,
+    Teacher,
+    generate_answers,
+)
 from potstill.inference import Client, Journal, model_identity, open_engine
 from potstill.inference.protocol import Sampling
+from potstill.pipeline.curate import Curate
+from potstill.pipeline.grow import check_reached, grow, summary_of
 from potstill.pipeline.stage import Context
 from potstill.rows import Row, write_jsonl, write_rows
 from potstill.spec import GenerationSpec
@@ -34,11 +46,16 @@ class Generate:
     version = 2
 
     def inputs(self, context: Context) -> Mapping[str, Any]:
-        return {
+        generation = context.job.generation
+        without = set[str]() if generation.mode == "prompts" else {"prompts"}
+        inputs: dict[str, Any] = {
             "rows": context.digests(context.folder.rows),
             "teacher": dict(model_identity(context.teacher)),
-            "generation": context.job.generation.model_dump(mode="json"),
+            "generation": generation.model_dump(mode="json", exclude=without),
         }
+        if generation.mode == "prompts":  # rows are added until curation keeps enough of them
+            inputs["curation"] = [Curate.version, context.job.curation.model_dump(mode="json")]
+        return inputs
 
     def run(self, context: Context, fingerprint: str) -> Mapping[str, Any]:
         counts = {split: sum(1 for _ in context.stream(split)) for split in ("train", "validation")}
@@ -46,7 +63,12 @@ class Generate:
             counts["test"] = sum(1 for _ in context.stream("test"))
         with Spool(context.folder.generated) as spool:
             self._ask(context, counts, spool)
-            return self._write(context, counts, spool)
+            generation = context.job.generation
+            grown = grow(context, spool, counts) if generation.mode == "prompts" else None
+            summary = self._write(context, counts, spool, grown)
+        if grown is not None:
+            check_reached(grown, generation.prompts)
+        return summary
 
     def _ask(self, context: Context, counts: Mapping[str, int], spool: Spool) -> None:
         teacher, total, done = context.teacher, sum(counts.values()), 0
@@ -68,24 +90,26 @@ class Generate:
         finally:
             context.progress.end()
 
-    def _write(self, context: Context, counts: Mapping[str, int], spool: Spool) -> Mapping[str, Any]:
-        """Each split's rows in their order, read from the spool as they are written."""
+    def _write(self, context: Context, counts: Mapping[str, int], spool: Spool, grown: Grown | None) -> Mapping[str, Any]:
+        """Each split's rows in their order, read from the spool as they are written; new ones stand behind those of train."""
         folder, starts = context.folder.generated, dict(zip(counts, accumulate(counts.values(), initial=0), strict=False))
         (folder / "test.jsonl").unlink(missing_ok=True)
         answered: dict[str, int] = {}
-        tokens: int | None = 0
+        tokens: int | None = 0 if grown is None else grown.completion_tokens
         for split, count in counts.items():
 
-            def rows(start: int = starts[split], stop: int = starts[split] + count) -> Iterator[Row]:
+            def rows(split: str = split, start: int = starts[split], stop: int = starts[split] + count) -> Iterator[Row]:
                 nonlocal tokens
-                for outcome in spool.in_order(start, stop):
+                new = spool.in_order(sum(counts.values())) if split == "train" else ()
+                for outcome in chain(spool.in_order(start, stop), new):
                     for row in () if isinstance(outcome, RejectedRow) else outcome:
                         own = row.meta["completion_tokens"]
                         tokens = None if tokens is None or own is None else tokens + own
                         yield row
 
             answered[split] = write_rows(folder / f"{split}.jsonl", rows())
-        rejected, first = self._write_rejected(folder / "rejected.jsonl", counts, spool)
+        prompts = [] if grown is None else grown.rejected
+        rejected, first = self._write_rejected(folder / "rejected.jsonl", counts, spool, prompts)
         total = sum(answered.values())
         context.progress.say(
             f"answers: {total} rows answered, {rejected} without a usable reply" + (f", the first: {first}" if first else "")
@@ -95,22 +119,26 @@ class Generate:
                 "the teacher answered none of the rows", where="generated/rejected.jsonl names each row and the reason",
                 found=first,
             )
-        return {"answered": answered, "rejected": rejected, "completion_tokens": tokens}
+        prompted = {} if grown is None else {"prompts": summary_of(grown)}
+        return {"answered": answered, "rejected": rejected, "completion_tokens": tokens, **prompted}
 
     @staticmethod
-    def _write_rejected(path: Path, counts: Mapping[str, int], spool: Spool) -> tuple[int, str | None]:
-        """How many rows have no usable reply, and the reason of the first."""
-        splits = (split for split, count in counts.items() for _ in range(count))
+    def _write_rejected(
+        path: Path, counts: Mapping[str, int], spool: Spool, prompts: Sequence[RejectedPrompt]
+    ) -> tuple[int, str | None]:
+        """How many rows have no usable reply, and the reason of the first; prompts that were rejected stand behind them."""
+        splits = chain((split for split, count in counts.items() for _ in range(count)), repeat("train"))
         first: str | None = None
 
         def entries() -> Iterator[Mapping[str, Any]]:
             nonlocal first
-            for split, outcome in zip(splits, spool.in_order(), strict=True):
+            for split, outcome in zip(splits, spool.in_order(), strict=False):
                 if isinstance(outcome, RejectedRow):
                     first = first or outcome.reason
                     yield {**outcome.row.as_dict(), "split": split, "reason": outcome.reason}
+            yield from (prompt.as_dict() for prompt in prompts)
 
-        return write_jsonl(path, entries()), first
+        return write_jsonl(path, entries()) - len(prompts), first
 
     def outputs(self, context: Context) -> Iterable[Path]:
         return sorted(context.folder.generated.glob("*.jsonl"))

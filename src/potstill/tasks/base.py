@@ -51,6 +51,8 @@ class Task(ABC):
     votes: ClassVar[bool] = True
     # Whether two questions that differ in a number alone are different questions, and not one question copied.
     numbers_tell_apart: ClassVar[bool] = False
+    # What a prompt of this task is, where a teacher is asked to write a new one.
+    new_prompt: ClassVar[str] = "a request that somebody sends to an assistant"
 
     @property
     def main_metric(self) -> str:
@@ -144,6 +146,12 @@ class Task(ABC):
     def max_tokens(self, limit: int) -> int:
         """An upper bound for the length of an answer, given the job's limit; for models that do not think before it."""
         return limit
+
+    def why_no_model(self, row: Row) -> str | None:
+        """Why nobody could write a new prompt after the model of this row's, for a person to read; None where one can."""
+        if sum(message.role == "user" for message in row.messages) > 1:
+            return "its prompt is a dialogue of several turns"
+        return None
 
     def parse(self, text: str, row: Row) -> Parsed:
         """The normal form of an answer."""

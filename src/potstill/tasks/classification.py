@@ -19,6 +19,7 @@ class Classification(LabelTask):
     name: ClassVar[str] = "classification"
     own_fields: ClassVar[tuple[str, ...]] = ("text", "label")
     own_shape: ClassVar[str] = "text/label"
+    new_prompt: ClassVar[str] = "a text that somebody classifies"
     prompt: ClassVar[str] = "Classify the message. Answer with the label only."
 
     def own_form(self, record: Mapping[str, Any]) -> tuple[list[Message], Reference] | None:

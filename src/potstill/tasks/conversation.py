@@ -20,6 +20,7 @@ class Conversation(Task):
     name: ClassVar[str] = "conversation"
     votes: ClassVar[bool] = False
     metrics: ClassVar[tuple[str, ...]] = ("rouge_l", "bleu", "chrf", "length_ratio", "accuracy")
+    new_prompt: ClassVar[str] = "the message with which somebody opens a conversation with an assistant"
 
     def own_form(self, record: Mapping[str, Any]) -> tuple[list[Message], Reference] | None:
         return None
@@ -39,6 +40,9 @@ class Conversation(Task):
         if len(given) == 1:
             return messages, [*gold, *given]
         raise RowError(f"'reference' has {len(given)} turns, expected {asked} (one a user turn) or the last alone")
+
+    def why_no_model(self, row: Row) -> str | None:
+        return None  # how a dialogue opens can be told anew, whatever came of it
 
     def turns(self, row: Row) -> int:
         return sum(message.role == "user" for message in row.messages)

@@ -22,6 +22,7 @@ class Math(Task):
     own_fields: ClassVar[tuple[str, ...]] = ("question", "answer", "final_answer")
     own_shape: ClassVar[str] = "question/answer"
     numbers_tell_apart: ClassVar[bool] = True
+    new_prompt: ClassVar[str] = "a mathematical problem, told in words, that has one number as its answer"
 
     def own_form(self, record: Mapping[str, Any]) -> tuple[list[Message], Reference] | None:
         if "question" not in record:

@@ -24,6 +24,7 @@ class NLI(LabelTask):
     name: ClassVar[str] = "nli"
     own_fields: ClassVar[tuple[str, ...]] = ("premise", "hypothesis", "label")
     own_shape: ClassVar[str] = "premise/hypothesis/label"
+    new_prompt: ClassVar[str] = "a premise and a hypothesis, of which somebody tells whether the one follows from the other"
     prompt: ClassVar[str] = "Decide how the hypothesis relates to the premise. Answer with the label only."
 
     def own_form(self, record: Mapping[str, Any]) -> tuple[list[Message], Reference] | None:

@@ -37,6 +37,7 @@ class QA(Task):
     metrics: ClassVar[tuple[str, ...]] = ("token_f1", "accuracy")
     own_fields: ClassVar[tuple[str, ...]] = ("context", "question", "answers", "answer", "choices", "answerKey")
     own_shape: ClassVar[str] = "question/answers (with a context or choices, or without)"
+    new_prompt: ClassVar[str] = "a question that has a short answer which experts agree on"
 
     @property
     def main_metric(self) -> str:
@@ -61,6 +62,13 @@ class QA(Task):
 
     def choices(self, row: Row) -> tuple[str, ...]:
         return tuple(choices_of(row))
+
+    def why_no_model(self, row: Row) -> str | None:
+        if choices_of(row):
+            return "its question lists choices, of which only its author knows the right one"
+        if len(self.asked(row)) > 1:
+            return "its question is about a context, which has to be a real text"
+        return super().why_no_model(row)
 
     def parse(self, text: str, row: Row) -> Parsed:
         choices = choices_of(row)

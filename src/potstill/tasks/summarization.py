@@ -54,6 +54,9 @@ class Summarization(Task):
         own = row.meta.get("max_words")
         return own if isinstance(own, int) and own > 0 else self.max_words
 
+    def why_no_model(self, row: Row) -> str | None:
+        return "its prompt is a document, which has to be a real text"
+
     def teacher_messages(self, row: Row) -> tuple[Message, ...]:
         told = f"Use at most {self._limit(row)} words."
         first = row.messages[0]
