@@ -8,11 +8,11 @@ from typing import Any, get_args
 import orjson
 
 from made.blocks import code, fence, table
-from potstill.curation.curate import rules_for
+from potstill.curation.curate import rule_names
 from potstill.pipeline.evaluate import TOKEN_ACCURACY_TASKS
 from potstill.reporting.names import metric_meaning, metric_name, rule_meaning
 from potstill.rows import Message, Row
-from potstill.spec import CurationSpec, TaskName
+from potstill.spec import TaskName
 from potstill.tasks import Task, get_task
 
 
@@ -71,5 +71,4 @@ def _dialogue(messages: tuple[Message, ...]) -> str:
 
 def rules_table() -> str:
     """The rules of curation in the order in which they are asked."""
-    rules = rules_for(CurationSpec(), get_task("text"), [], [])
-    return table(["Rule", "A row is left out because"], [[code(rule.name), rule_meaning(rule.name)] for rule in rules])
+    return table(["Rule", "A row is left out because"], [[code(name), rule_meaning(name)] for name in rule_names()])

@@ -14,6 +14,7 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import Field, ValidationError, field_validator
 
+from potstill.spec_curation import BalanceSpec, CurationSpec
 from potstill.spec_models import (
     AdapterSpec,
     JudgeSpec,
@@ -30,8 +31,8 @@ from potstill.validation import NOT_BUILT, Lines, explain
 from potstill.yaml_files import line_of, read_mapping
 
 __all__ = [
-    "EXAMPLES", "AdapterSpec", "CurationSpec", "DataSpec", "EvaluationSpec", "ExportSpec", "GenerationSpec", "JobSpec",
-    "JudgeSpec", "ModelSpec", "PromptsSpec", "Section", "ShrinkSpec", "StudentSpec", "TaskName", "TrainingSpec",
+    "EXAMPLES", "AdapterSpec", "BalanceSpec", "CurationSpec", "DataSpec", "EvaluationSpec", "ExportSpec", "GenerationSpec",
+    "JobSpec", "JudgeSpec", "ModelSpec", "PromptsSpec", "Section", "ShrinkSpec", "StudentSpec", "TaskName", "TrainingSpec",
     "check_address", "dump_job", "load_job", "parse_job", "read_job_mapping", "with_absolute_paths",
 ]
 
@@ -95,19 +96,6 @@ class GenerationSpec(Section):
     """The most tokens that the teacher may read and write."""
     min_teacher_score: None = None
     """The score below which a teacher is not learnt from."""
-
-
-class CurationSpec(Section):
-    """Which answers are kept."""
-
-    deduplicate: Literal["near", "exact", "none"] = "near"
-    """Which rows that ask the same are dropped: those that are nearly alike, those that are equal, or none."""
-    balance: None = None
-    """How rows of frequent labels are thinned out."""
-    decontaminate: bool = True
-    """Drop training rows that are too close to a held-out row."""
-    verify: Literal["auto", "none"] = "auto"
-    """auto drops answers that contradict the gold answer; none keeps them."""
 
 
 class TrainingSpec(Section):

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
+import numpy as np
 import pytest
 
+from potstill.curation.rules import CorpusRule
+from potstill.curation.words import Batch, Vocabulary
 from potstill.rows import Message, Row
 from potstill.tasks import Task, get_task
 
@@ -35,6 +38,23 @@ def generated() -> Generated:
         return Row(id or prompt, messages, gold, {"finish_reasons": [finish]})
 
     return make
+
+
+@pytest.fixture
+def said() -> Callable[..., list[str | None]]:
+    """What a rule that compares rows says about each of them, in order; those that it keeps are kept."""
+
+    def judge(rule: CorpusRule, rows: Sequence[Row], task: Task) -> list[str | None]:
+        rule.observe(Batch(rows, np.arange(len(rows)), task, Vocabulary()))
+        rule.settle(rows.__getitem__)
+        reasons: list[str | None] = []
+        for index in range(len(rows)):
+            reasons.append(rule.reject(index))
+            if reasons[-1] is None:
+                rule.keep(index)
+        return reasons
+
+    return judge
 
 
 @pytest.fixture

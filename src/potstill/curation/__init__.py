@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
-from potstill.curation.curate import MIN_KEPT_ROWS, Curated, Rejection, curate
+from potstill.curation.curate import MIN_KEPT_ROWS, Curated, Curation, Rejection, Verdict, curate
+from potstill.curation.diversity import Diversity
 
-__all__ = ["MIN_KEPT_ROWS", "Curated", "Rejection", "curate"]
+__all__ = ["MIN_KEPT_ROWS", "Curated", "Curation", "Diversity", "Rejection", "Verdict", "curate"]

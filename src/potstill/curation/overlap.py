@@ -1,146 +1,142 @@
-"""Rules that compare rows with each other: duplicates, and rows that overlap with held-out ones.
-
-A rule sees rows one after the other in file order, so that of several equal rows the first stays. Texts are compared by their
-words, case and punctuation aside; what a row asks may have several parts (`Task.asked`), which must all agree.
-"""
+"""The rule against rows that overlap with held-out ones, so that a student is not examined on what it has seen."""
 
 from __future__ import annotations
 
-import re
-from collections import Counter
-from collections.abc import Iterator, Sequence
-from hashlib import blake2b
+from collections.abc import Sequence
 
-from potstill.curation.rules import preview
+import numpy as np
+from numpy.typing import NDArray
+
+from potstill.curation.duplicates import jaccard
+from potstill.curation.rules import Fetch, preview
+from potstill.curation.words import Batch, Hashes, Ints, Vocabulary, in_batches, words_of
 from potstill.rows import Row
 from potstill.tasks import Task
-
-# An operator before a digit counts as a word: "5 - 3" is not "5 + 3".
-_WORD = re.compile(r"\w+|[-+*/^=<>×÷](?=\s*\d)")
-_NUMBER = re.compile(r"\d+(?:[.,]\d+)*")
-
-
-def words_of(text: str) -> list[str]:
-    """The words of a text in lower case; of a text without any, such as an emoji, the text."""
-    return _WORD.findall(text.lower()) or [text.strip()]
-
-
-def _instructions(row: Row) -> str:
-    return "\n".join(message.content for message in row.messages if message.role == "system")
-
-
-class ExactDuplicate:
-    """Another row asks the same, but for case and white space."""
-
-    name = "exact_duplicate"
-
-    def __init__(self, task: Task) -> None:
-        self._task = task
-        self._first: dict[bytes, str] = {}
-
-    def reject(self, row: Row) -> str | None:
-        given = (f"{message.role}:{' '.join(message.content.lower().split())}" for message in self._task.given(row))
-        digest = blake2b("\0".join(given).encode(), digest_size=16).digest()
-        if digest in self._first:
-            return f"asks the same as row {self._first[digest]}"
-        self._first[digest] = row.id
-        return None
-
-
-class NearDuplicate:
-    """Another row asks nearly the same: the word 3-grams of each part have a Jaccard similarity of at least `threshold`.
-
-    Candidates come from MinHash with locality-sensitive hashing (Broder 1997); the similarity of each is then computed exactly,
-    so the hashing can miss a pair (one in 160 at the threshold) but never condemn one. What is alike in all parts is at least
-    as alike as a whole, so one sketch of all parts finds every candidate.
-    """
-
-    name = "near_duplicate"
-
-    def __init__(self, task: Task, threshold: float = 0.85) -> None:
-        from rensa import RMinHashLSH
-
-        self._task, self._threshold = task, threshold
-        self._index = RMinHashLSH(threshold=threshold, num_perm=128, num_bands=16)
-        self._kept: list[tuple[str, list[frozenset[str]], list[str]]] = []
-
-    def reject(self, row: Row) -> str | None:
-        from rensa import RMinHash
-
-        texts = [_instructions(row), *self._task.asked(row)]
-        parts = [_shingles(text) for text in texts]
-        numbers = _NUMBER.findall("\n".join(texts)) if self._task.numbers_tell_apart else []
-        sketch = RMinHash(num_perm=128, seed=42)
-        sketch.update([f"{place}:{shingle}" for place, part in enumerate(parts) for shingle in sorted(part)])
-        for key in self._index.query(sketch):
-            other, their_parts, their_numbers = self._kept[key]
-            if len(parts) != len(their_parts) or numbers != their_numbers:
-                continue
-            similarity = min(_jaccard(mine, theirs) for mine, theirs in zip(parts, their_parts, strict=True))
-            if similarity >= self._threshold:
-                return f"asks nearly the same as row {other} (similarity {similarity:.2f})"
-        self._index.insert(len(self._kept), sketch)
-        self._kept.append((row.id, parts, numbers))
-        return None
-
-
-def _shingles(text: str) -> frozenset[str]:
-    words = words_of(text)
-    return frozenset(" ".join(words[i : i + 3]) for i in range(max(1, len(words) - 2)))
-
-
-def _jaccard(left: frozenset[str], right: frozenset[str]) -> float:
-    return len(left & right) / len(left | right)
 
 
 class Contaminated:
     """The row asks what a held-out row asks, so the student would be examined on what it has seen.
 
     It does where it shares a run of `n` words with it (13 are the field's norm: Brown et al. 2020, arXiv:2005.14165, appendix
-    C), or is shorter and equal word for word. Of a question in several parts one may match so, and the others must at least
-    have half of their words in common. Runs that stand in more than a hundredth of the rows to be judged (at least three) are
-    boilerplate of the data set, unless the whole prompt is equal.
+    C; 8 are stricter: Chowdhery et al. 2022, arXiv:2204.02311), or is shorter and equal word for word. Of a question in several
+    parts one may match so, and the others must at least have half of their words in common. Runs that stand in more than a
+    hundredth of the rows to be judged (at least three, or ten thousand) are boilerplate of the data set, unless the whole
+    prompt is equal.
     """
 
     name = "contaminated"
+    BOILERPLATE = 10_000  # rows
 
-    def __init__(self, task: Task, held_out: Sequence[Row], rows: Sequence[Row], n: int = 13) -> None:
-        self._task, self._n = task, n
-        self._others = [(other.id, [frozenset(words_of(part)) for part in task.asked(other)]) for other in held_out]
-        self._whole = {self._prompt(other): other.id for other in held_out}
-        self._runs: dict[str, list[int]] = {}
-        for number, other in enumerate(held_out):
-            for run in set(self._runs_of(other)):
-                self._runs.setdefault(run, []).append(number)
-        common = Counter(run for row in rows for run in set(self._runs_of(row)) if run in self._runs)
-        limit = max(2, len(rows) // 100)
-        for run in [run for run, count in common.items() if count > limit]:
-            del self._runs[run]
+    def __init__(self, task: Task, held_out: Sequence[Row], n: int = 13) -> None:
+        self._task, self._n, self._held_out = task, n, held_out
+        self._vocabulary = Vocabulary()
+        runs, numbers, wholes = self._read_held_out()
+        order = np.argsort(runs, kind="stable")
+        self._numbers = numbers[order]
+        self._runs, self._first = np.unique(runs[order], return_index=True)
+        self._filter = _Filter(self._runs)
+        self._wholes = {value: number for number, value in reversed(list(enumerate(wholes.tolist())))}
+        self._counts = np.zeros(len(self._runs), np.int64)
+        self._hits: list[Ints] = []
+        self._suspects: dict[int, set[int]] = {}
+        self._equal: dict[int, int] = {}
+        self._seen = 0
 
-    def reject(self, row: Row) -> str | None:
-        prompt = self._prompt(row)
-        if prompt in self._whole:
-            return f"asks the same as held-out row {self._whole[prompt]}"
-        parts = [frozenset(words_of(part)) for part in self._task.asked(row)]
-        for run in self._runs_of(row):
-            for number in self._runs.get(run, ()):
-                other, theirs = self._others[number]
-                if len(parts) == len(theirs) and self._others_agree(run, parts, theirs):
-                    return f"shares {preview(run.partition(':')[2])} with held-out row {other}"
+    def _read_held_out(self) -> tuple[Hashes, Ints, Hashes]:
+        """The runs of all held-out rows with the number of the row each is of, and the hash of each whole prompt."""
+        runs, numbers, wholes = [np.zeros(0, np.uint64)], [np.zeros(0, np.int64)], [np.zeros(0, np.uint64)]
+        for first, rows in in_batches(self._held_out):
+            batch = self._batch(rows, first)
+            found = self._asked_runs(batch)
+            runs.append(found[0])
+            numbers.append(found[1])
+            wholes.append(batch.words.whole(len(rows)))
+        return np.concatenate(runs), np.concatenate(numbers), np.concatenate(wholes)
+
+    def _batch(self, rows: Sequence[Row], first: int) -> Batch:
+        return Batch(rows, np.arange(first, first + len(rows)), self._task, self._vocabulary)
+
+    def _asked_runs(self, batch: Batch) -> tuple[Hashes, Ints]:
+        """The runs of what the rows ask, instructions aside, and the number of the row of each."""
+        found = batch.words.runs(self._n)
+        asked = batch.words.places[found.parts] > 0
+        return found.hashes[asked], batch.indices[batch.words.rows[found.parts[asked]]]
+
+    def observe(self, batch: Batch) -> None:
+        self._seen += len(batch.rows)
+        if not len(self._held_out):
+            return
+        for index, value in zip(batch.indices.tolist(), batch.words.whole(len(batch.rows)).tolist(), strict=True):
+            if value in self._wholes:
+                self._equal[index] = self._wholes[value]
+        hashes, indices = self._asked_runs(batch)
+        maybe = self._filter.maybe(hashes)
+        hashes, indices = hashes[maybe], indices[maybe]
+        run = np.minimum(np.searchsorted(self._runs, hashes), len(self._runs) - 1)
+        hit = self._runs[run] == hashes
+        pairs = np.unique((indices[hit] << 32) | run[hit])
+        pairs = pairs[self._counts[pairs & 0xFFFFFFFF] <= self.BOILERPLATE]
+        self._counts += np.bincount(pairs & 0xFFFFFFFF, minlength=len(self._counts))
+        self._hits.append(pairs)
+
+    def settle(self, fetch: Fetch) -> None:
+        """Runs that stand in many rows are forgotten; rows with another one are suspects."""
+        self._fetch = fetch
+        limit = min(max(2, self._seen // 100), self.BOILERPLATE)
+        for pair in (pair for pairs in self._hits for pair in pairs[self._counts[pairs & 0xFFFFFFFF] <= limit].tolist()):
+            self._suspects.setdefault(pair >> 32, set()).add(pair & 0xFFFFFFFF)
+        self._hits = []
+
+    def reject(self, index: int) -> str | None:
+        if index not in self._equal and index not in self._suspects:
+            return None
+        row = self._fetch(index)
+        other = self._held_out[self._equal[index]] if index in self._equal else None
+        if other is not None and self._prompt(row) == self._prompt(other):
+            return f"asks the same as held-out row {other.id}"
+        return self._shared(row, self._suspects.get(index, set()))
+
+    def keep(self, index: int) -> None: ...
+
+    def _shared(self, row: Row, wanted: set[int]) -> str | None:
+        """The first of these runs that stands in the row and in a held-out row that asks the like."""
+        batch = self._batch([row], 0)
+        parts = [words_of(part) for part in batch.prompts[0]]
+        found, places = batch.words.runs(self._n), batch.words.places
+        for number, (value, part) in enumerate(zip(found.hashes, found.parts.tolist(), strict=True)):
+            run = int(np.searchsorted(self._runs, value))
+            if places[part] == 0 or run not in wanted or self._runs[run] != value:
+                continue
+            start = number - int(np.searchsorted(found.parts, part))
+            shared = parts[part][start : start + self._n]
+            end = self._first[run + 1] if run + 1 < len(self._first) else len(self._numbers)
+            for other in self._numbers[self._first[run] : end].tolist():
+                if self._agrees(shared, int(places[part]), parts, self._held_out[other]):
+                    return f"shares {preview(' '.join(shared))} with held-out row {self._held_out[other].id}"
         return None
 
-    def _runs_of(self, row: Row) -> Iterator[str]:
-        """All runs of `n` words in each part, and the whole of a shorter part; the part's number stands before each."""
-        for place, part in enumerate(self._task.asked(row)):
-            words = words_of(part)
-            for start in range(max(1, len(words) - self._n + 1)):
-                yield f"{place}:{' '.join(words[start : start + self._n])}"
+    def _agrees(self, shared: Sequence[str], place: int, parts: Sequence[Sequence[str]], other: Row) -> bool:
+        """Whether the words stand in that part of the other row too, and the other parts have half of their words in common."""
+        theirs = [[], *(words_of(part) for part in self._task.asked(other))]
+        if len(parts) != len(theirs) or (len(shared) < self._n and theirs[place] != list(shared)):
+            return False
+        if f" {' '.join(shared)} " not in f" {' '.join(theirs[place])} ":
+            return False
+        others = [number for number in range(1, len(parts)) if number != place]
+        return all(jaccard(frozenset(parts[number]), frozenset(theirs[number])) >= 0.5 for number in others)
 
-    def _prompt(self, row: Row) -> str:
-        return "\n".join(" ".join(words_of(part)) for part in (_instructions(row), *self._task.asked(row)))
+    def _prompt(self, row: Row) -> list[list[str]]:
+        return [words_of(part) for part in self._batch([row], 0).prompts[0]]
 
-    @staticmethod
-    def _others_agree(run: str, parts: Sequence[frozenset[str]], theirs: Sequence[frozenset[str]]) -> bool:
-        shared = int(run.partition(":")[0])
-        pairs = enumerate(zip(parts, theirs, strict=True))
-        return all(place == shared or _jaccard(mine, their) >= 0.5 for place, (mine, their) in pairs)
+
+class _Filter:
+    """Tells at once that most hashes are not in a set; a table of bytes that the processor's cache holds."""
+
+    def __init__(self, hashes: Hashes) -> None:
+        bits = int(np.clip(np.ceil(np.log2(16 * len(hashes) + 1)), 10, 24))
+        self._shift = np.uint64(64 - bits)
+        self._table = np.zeros(1 << bits, dtype=bool)
+        self._table[hashes >> self._shift] = True
+
+    def maybe(self, hashes: Hashes) -> NDArray[np.bool_]:
+        return np.asarray(self._table[hashes >> self._shift])

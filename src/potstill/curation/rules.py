@@ -1,23 +1,54 @@
 """The rules that keep or reject an answered row by itself: one small class each, with a name and a reason in words.
 
-Rules that compare rows with each other are in `overlap.py`.
+Rules on what an answer says and how are in `text_rules.py` and `personal_data.py`; rules that compare rows with each other in
+`overlap.py`, `duplicates.py`, `semantic.py` and `spread.py`.
 """
 
 from __future__ import annotations
 
-from typing import Protocol
+from collections.abc import Callable
+from typing import Any, Protocol
 
+from potstill.curation.words import Batch
 from potstill.rows import Row
 from potstill.tasks import Task, looks_refused
 
+Fetch = Callable[[int], Row]
+
 
 class Rule(Protocol):
-    """One reason to reject a row."""
+    """One reason to reject a row that the row itself tells."""
 
     name: str
 
     def reject(self, row: Row) -> str | None:
         """Why the row is rejected, for a person to read; None keeps it."""
+        ...
+
+
+class CorpusRule(Protocol):
+    """One reason to reject a row that only shows among the other rows.
+
+    It sees all rows once (`observe`), then says of each, in order, whether it is rejected (`reject`), and is told which ones
+    were kept (`keep`). Between the two it holds hashes and numbers, not texts.
+    """
+
+    name: str
+
+    def observe(self, batch: Batch) -> None:
+        """Look at rows that no rule on single rows rejects."""
+        ...
+
+    def settle(self, fetch: Fetch) -> None:
+        """All rows have been seen; `fetch` reads the one of a number again."""
+        ...
+
+    def reject(self, index: int) -> str | None:
+        """Why the row of that number is rejected; None keeps it."""
+        ...
+
+    def keep(self, index: int) -> None:
+        """The row of that number is kept."""
         ...
 
 
@@ -96,3 +127,19 @@ class ContradictsGold:
         found = self._task.parse(text, row).value
         golds = [self._task.parse(gold, row).value or gold for gold in row.references]
         return f"found {preview(str(found))}, the gold answer is {preview(' | '.join(golds))}"
+
+
+class LowScore:
+    """What was noted of the answer when it was chosen, such as the share of votes for it, is less than the job asks for.
+
+    Rows of which nothing was noted are kept.
+    """
+
+    def __init__(self, name: str, key: str, least: float) -> None:
+        self.name, self._key, self._least = name, key, least
+
+    def reject(self, row: Row) -> str | None:
+        value: Any = row.meta.get(self._key)
+        if not isinstance(value, int | float) or value >= self._least:
+            return None
+        return f"{self._key} is {value:.3g}, less than {self._least:g}"

@@ -1,27 +1,34 @@
 """Stage 3, curate: keep what is worth learning from.
 
 In: generated/ and the held-out rows. Out: curated/{train,validation}.jsonl and curated/rejected.jsonl with the rule and the
-reason for each row. No model is asked.
+reason for each row. No model is asked, unless the job names one for embeddings. Rows are read twice, suspects and rejected ones
+once more, and none is kept in memory but the held-out ones.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import ExitStack, closing
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from potstill.curation import MIN_KEPT_ROWS, curate
+from potstill.curation import MIN_KEPT_ROWS, Curation, Diversity, Rejection
+from potstill.curation.source import RowFile
 from potstill.errors import JobFailedError
-from potstill.pipeline.stage import SPLITS, Context
-from potstill.rows import read_rows, write_jsonl, write_rows
+from potstill.pipeline.stage import Context
+from potstill.rows import Row, write_jsonl, write_rows
+
+# What rows of a split must not be learnt from.
+HELD_OUT = {"train": ("validation", "test"), "validation": ("test",)}
 
 
 class Curate:
     """Applies the rules of `potstill.curation`."""
 
     name = "curate"
-    version = 1
+    version = 2
 
     def inputs(self, context: Context) -> Mapping[str, Any]:
         return {
@@ -31,19 +38,21 @@ class Curate:
         }
 
     def run(self, context: Context, fingerprint: str) -> Mapping[str, Any]:
-        task, spec, folder = context.task(), context.job.curation, context.folder
-        rows = {split: context.rows(split) for split in SPLITS}
-        held_out = {"train": rows["validation"] + rows["test"], "validation": rows["test"]}
+        diversity, folder = Diversity(context.task()), context.folder.curated
         kept: dict[str, int] = {}
-        rejected = []
-        for split, others in held_out.items():
-            generated = list(read_rows(folder.generated / f"{split}.jsonl"))
-            result = curate(generated, split=split, spec=spec, task=task, held_out=others)
-            kept[split] = write_rows(folder.curated / f"{split}.jsonl", result.kept)
-            rejected.extend(result.rejected)
-        write_jsonl(folder.curated / "rejected.jsonl", (rejection.as_dict() for rejection in rejected))
-        counts = dict(Counter(rejection.rule for rejection in rejected))
-        told = ", ".join(f"{count} {rule}" for rule, count in sorted(counts.items())) or "none"
+        judged: dict[str, tuple[RowFile, Curation]] = {}
+        with ExitStack() as files:
+            for split in HELD_OUT:
+                rows = files.enter_context(closing(RowFile(context.folder.generated / f"{split}.jsonl")))
+                judged[split] = rows, judge(context, split, rows)
+                measured = diversity if split == "train" else None
+                kept[split] = write_rows(folder / f"{split}.jsonl", _kept(*judged[split], measured))
+            rejected_rows = (_rejected(split, *each) for split, each in judged.items())
+            write_jsonl(folder / "rejected.jsonl", chain.from_iterable(rejected_rows))
+        rejected: Counter[str] = Counter()
+        for _, curation in judged.values():
+            rejected.update(curation.counts)
+        told = ", ".join(f"{count} {rule}" for rule, count in sorted(rejected.items())) or "none"
         context.progress.say(f"kept: {kept['train']} train, {kept['validation']} validation; rejected: {told}")
         if kept["train"] < MIN_KEPT_ROWS:
             raise JobFailedError(
@@ -52,7 +61,42 @@ class Curate:
                 found=f"rejected: {told}",
                 hint="add rows, raise generation.max_tokens, take a better teacher, or set curation.verify: none",
             )
-        return {"kept": kept, "rejected": counts}
+        return {
+            "kept": kept,
+            "rejected": dict(rejected),
+            "noticed": {split: curation.noticed for split, (_, curation) in judged.items()},
+            "diversity": diversity.figures(),
+        }
 
     def outputs(self, context: Context) -> Iterable[Path]:
         return [context.folder.curated / name for name in ("train.jsonl", "validation.jsonl", "rejected.jsonl")]
+
+
+def judge(context: Context, split: str, rows: RowFile, *, watched: str | None = None) -> Curation:
+    """What the rules of the job say about the generated rows of a split.
+
+    Raises:
+        JobCanceledError: the user cancelled the job.
+    """
+    held_out = [row for other in HELD_OUT[split] for row in context.stream(other)]
+    curation = Curation(context.job.curation, context.task(), held_out, watched=watched)
+    context.progress.begin(f"curating {split}", None)
+    try:
+        curation.judge(rows, context.advance)
+    finally:
+        context.progress.end()
+    return curation
+
+
+def _kept(rows: RowFile, curation: Curation, diversity: Diversity | None) -> Iterator[Row]:
+    for index, row in enumerate(rows):
+        kept = curation.verdict(index) is None
+        if diversity is not None:
+            diversity.add(row, kept=kept)
+        if kept:
+            yield curation.learnt(row)
+
+
+def _rejected(split: str, rows: RowFile, curation: Curation) -> Iterator[Mapping[str, Any]]:
+    for index, verdict in curation.rejected:
+        yield Rejection(rows[index], split, verdict.rule, verdict.reason or "").as_dict()

@@ -49,9 +49,17 @@ _RULES = {
     "truncated": "the answer was cut off by the token limit",
     "unparsable": "the answer lacks the form that the task asks for",
     "contradicts_gold": "the answer contradicts the gold answer",
+    "low_agreement": "too few of the teacher's answers agree on it",
+    "low_judge_score": "the judge scored the answer too low",
+    "repetitive": "the answer goes round in circles",
+    "personal_data": "the row holds personal data",
+    "foreign_language": "the answer is in a language that was not wanted",
+    "length_outlier": "the answer is far longer or shorter than the others",
     "contaminated": "the question overlaps with a held-out row",
     "exact_duplicate": "another row asks the same",
     "near_duplicate": "another row asks nearly the same",
+    "semantic_duplicate": "another row means the same",
+    "unbalanced": "its group has far more rows than others",
 }
 
 
