@@ -8,7 +8,8 @@ budgets or the journal: that is the client's work (`client.py`).
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, fields
+from operator import attrgetter
 from typing import Any, Literal, Protocol
 
 from potstill.errors import PotstillError
@@ -34,6 +35,10 @@ class Sampling:
     json_schema: str | None = None
 
 
+_SAMPLING_FIELDS = tuple(field.name for field in fields(Sampling))
+_sampling_values = attrgetter(*_SAMPLING_FIELDS)  # a key is made for every request: `asdict` takes ten times as long
+
+
 @dataclass(frozen=True, slots=True)
 class Request:
     """One question to a model. `sample` numbers independent answers to the same question.
@@ -55,7 +60,7 @@ class Request:
             {
                 "model": dict(identity),
                 "messages": [message.as_dict() for message in self.messages],
-                "sampling": asdict(self.sampling),
+                "sampling": dict(zip(_SAMPLING_FIELDS, _sampling_values(self.sampling), strict=True)),
                 "sample": self.sample,
             }
         )
