@@ -125,6 +125,7 @@ class LoopbackEndpoint:
         app.router.add_post("/v1/chat/completions", self._handle)
         app.router.add_post("/openai/deployments/{name}/chat/completions", self._handle)
         app.router.add_get("/v1/models", self._models)
+        app.router.add_get("/health", self._health)
         self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.2)
         await self._runner.setup()
         site = web.TCPSite(self._runner, "127.0.0.1", self._port, backlog=2048)
@@ -138,6 +139,9 @@ class LoopbackEndpoint:
 
     async def _models(self, request: web.Request) -> web.Response:
         return web.json_response({"object": "list", "data": [{"id": "loopback", "object": "model"}]})
+
+    async def _health(self, request: web.Request) -> web.Response:
+        return web.Response()
 
     async def _handle(self, request: web.Request) -> web.StreamResponse:
         payload = await request.read()

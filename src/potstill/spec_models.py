@@ -8,6 +8,7 @@ from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+EngineName = Literal["anthropic", "vllm", "sglang"]
 Positive = Annotated[int, Field(ge=1)]
 
 
@@ -29,6 +30,13 @@ class ModelSpec(Section):
     """A model folder in the hub's layout, or a .gguf file; relative paths start at the job file."""
     endpoint: str | None = None
     """The address of an OpenAI-style chat endpoint, such as https://host/v1."""
+    engine: EngineName | None = None
+    """What answers. anthropic: an endpoint that speaks Anthropic's protocol; vllm, sglang: a server that is started on this
+    machine and stopped again, or with 'endpoint' one that runs. Without it OpenAI's protocol, or this process."""
+    server_args: list[Annotated[str, Field(coerce_numbers_to_str=True)]] = []
+    """More arguments for the server that 'engine' starts, such as [--tensor-parallel-size, 2]."""
+    batch: Literal[False] = False
+    """Ask through the vendor's batch API: at half the price, answered within 24 hours."""
     api_key_env: str | None = None
     """The environment variable, or the entry of the system keyring, that holds the endpoint's key."""
     concurrency: Annotated[int, Field(ge=1, le=4096)] | None = None
@@ -45,10 +53,26 @@ class ModelSpec(Section):
         if self.endpoint is not None and self.model is None:
             raise ValueError("an endpoint needs 'model', the name it serves the model under")
         check_address(self.endpoint)
+        check_engine(self)
         if self.endpoint is not None and urlsplit(self.endpoint).password is not None:
             raise ValueError("an endpoint here holds no password: name the key's variable in api_key_env, or put the endpoint "
                              "into a catalogue of your own (POTSTILL_CATALOG)")
         return self
+
+
+def check_engine(spec: ModelSpec) -> None:
+    """Keys that fit together.
+
+    Raises:
+        ValueError: they do not.
+    """
+    starts_server = spec.engine in ("vllm", "sglang") and spec.endpoint is None
+    if spec.server_args and not starts_server:
+        raise ValueError("'server_args' are for a server that is started: engine: vllm or sglang, without an endpoint")
+    if spec.engine == "anthropic" and spec.path is not None:
+        raise ValueError("engine: anthropic is for a model behind an endpoint")
+    if spec.batch and (spec.engine in ("vllm", "sglang") or spec.path is not None):
+        raise ValueError("'batch' is for a vendor's endpoint: a model of your own machine answers at once")
 
 
 def check_address(endpoint: str | None) -> None:
@@ -93,6 +117,12 @@ class StudentSpec(ModelSpec):
     """Drop layers before training."""
     adapter: AdapterSpec | None = None
     """Train a low-rank adapter instead of all weights."""
+
+    @model_validator(mode="after")
+    def _learns_in_this_process(self) -> StudentSpec:
+        if self.engine is not None or self.batch:
+            raise ValueError("'engine' and 'batch' are for models that are asked, not for the student")
+        return self
 
 
 class JudgeSpec(ModelSpec):

@@ -15,7 +15,7 @@ from pydantic import Field, ValidationError, field_validator, model_validator
 
 from potstill.catalog.model import Price
 from potstill.errors import InputError
-from potstill.spec import ModelSpec, Section, check_address
+from potstill.spec_models import ModelSpec, Section, check_address, check_engine
 from potstill.validation import explain
 from potstill.yaml_files import read_mapping
 
@@ -23,14 +23,15 @@ Dollars = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
 
 class PriceSpec(Section):
-    """Dollars per million tokens, and the day they were looked up."""
+    """Dollars per million tokens, the day they were looked up, and the share of them that a batch costs."""
 
     input: Dollars
     output: Dollars
     date: datetime.date | None = None
+    batch: Annotated[float, Field(ge=0, le=1)] = 0.5
 
     def as_price(self) -> Price:
-        return Price(self.input, self.output, self.date.isoformat() if self.date else None)
+        return Price(self.input, self.output, self.date.isoformat() if self.date else None, self.batch)
 
 
 class CatalogEntry(ModelSpec):
@@ -54,6 +55,7 @@ class CatalogEntry(ModelSpec):
         if self.endpoint is not None and self.model is None:
             raise ValueError("an endpoint needs 'model', the name it serves the model under")
         check_address(self.endpoint)
+        check_engine(self)
         return self
 
 

@@ -21,6 +21,7 @@ from potstill.errors import InputError, ModelNotFoundError
 from potstill.gguf_metadata import read_metadata
 from potstill.spec import ModelSpec
 
+ANTHROPIC = "https://api.anthropic.com/v1"
 _OURS = Path(__file__).with_name("entries.yaml")
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 
@@ -49,17 +50,36 @@ def resolve(spec: ModelSpec) -> ResolvedModel:
         found = _from_path(Path(spec.path))
     elif spec.endpoint is not None:
         found = _from_endpoint(spec)
+    elif spec.engine == "anthropic" and not _is_named(str(spec.model)):
+        found = _at_anthropic(str(spec.model), spec.model)
     else:
         found = _from_name(str(spec.model))
     if spec.api_key_env is not None and found.kind != "endpoint":
         raise InputError("'api_key_env' is for endpoints", where=found.name, found=f"a model of kind {found.kind}")
-    return replace(
+    found = replace(
         found,
+        engine=spec.engine or found.engine,
+        server_args=tuple(spec.server_args) or found.server_args,
+        batch=spec.batch or found.batch,
         api_key_env=spec.api_key_env or found.api_key_env,
         concurrency=spec.concurrency or found.concurrency,
         context_window=spec.context_window or found.context_window,
         trust_remote_code=spec.trust_remote_code or found.trust_remote_code,
     )
+    _check_fit(spec, found)
+    return found
+
+
+def _check_fit(spec: ModelSpec, found: ResolvedModel) -> None:
+    """Whether the keys of `spec` fit the kind of model that it leads to."""
+    kind = f"a model of kind {found.kind}"
+    if spec.engine in ("vllm", "sglang") and spec.endpoint is None and found.kind not in ("hub", "folder"):
+        raise InputError(f"{spec.engine} cannot serve this model", where=found.name, found=kind,
+                         expected="a hub id, or a folder in the hub's layout")
+    if found.engine == "anthropic" and found.kind != "endpoint":
+        raise InputError("engine: anthropic is for a model behind an endpoint", where=found.name, found=kind)
+    if found.batch and found.kind != "endpoint":
+        raise InputError("'batch' is for a vendor's endpoint", where=found.name, found=kind)
 
 
 def _our_entries() -> dict[str, CatalogEntry]:
@@ -69,6 +89,17 @@ def _our_entries() -> dict[str, CatalogEntry]:
 def _user_entries() -> dict[str, CatalogEntry]:
     name = os.environ.get("POTSTILL_CATALOG")
     return read_catalog(Path(name).expanduser().resolve()) if name else {}
+
+
+def _is_named(name: str) -> bool:
+    return any(_find(name, catalog) is not None for catalog in (_user_entries(), _our_entries()))
+
+
+def _at_anthropic(name: str, model: str | None) -> ResolvedModel:
+    """A model of Anthropic's that no catalogue names."""
+    return ResolvedModel(
+        name, "endpoint", model=model, endpoint=ANTHROPIC, api_key_env="ANTHROPIC_API_KEY", engine="anthropic"
+    )
 
 
 def _find(name: str, catalog: Mapping[str, CatalogEntry]) -> CatalogEntry | None:
@@ -100,6 +131,8 @@ def _target_of_users_entry(name: str, entry: CatalogEntry) -> ResolvedModel:
     """What a user's entry points to that gives neither endpoint nor path: a name of ours, or a hub id."""
     if entry.model is None or entry.endpoint is not None:
         return ResolvedModel(name, "hub")
+    if entry.engine == "anthropic" and _find(entry.model, _our_entries()) is None:
+        return _at_anthropic(name, entry.model)
     ours = _find(entry.model, _our_entries())
     if ours is not None:
         return _from_entry(name, ours, ResolvedModel(name, "hub", model=ours.model))
@@ -119,6 +152,9 @@ def _from_entry(name: str, entry: CatalogEntry, target: ResolvedModel) -> Resolv
     return replace(
         target,
         name=name,
+        engine=entry.engine or target.engine,
+        server_args=tuple(entry.server_args) or target.server_args,
+        batch=entry.batch or target.batch,
         api_key_env=entry.api_key_env or target.api_key_env,
         concurrency=entry.concurrency or target.concurrency,
         context_window=entry.context_window or target.context_window,
@@ -138,7 +174,10 @@ def _from_endpoint(spec: ModelSpec) -> ResolvedModel:
     if entry.endpoint is None or entry.endpoint.rstrip("/") != endpoint.rstrip("/"):
         return found
     price = entry.price.as_price() if entry.price else None
-    return replace(found, model=entry.model, api_key_env=entry.api_key_env, concurrency=entry.concurrency, price=price)
+    return replace(
+        found, model=entry.model, engine=entry.engine, batch=entry.batch, api_key_env=entry.api_key_env,
+        concurrency=entry.concurrency, price=price,
+    )
 
 
 def _from_path(path: Path) -> ResolvedModel:

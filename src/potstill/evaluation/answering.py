@@ -57,7 +57,7 @@ def prepare_questions(measurement: Measurement, task: Task, rows: Sequence[Row])
     cannot be read is a wrong one.
     """
     sampling = measurement.sampling
-    if measurement.model.kind != "endpoint":  # one behind an endpoint may think before it answers, and its thoughts count
+    if not measurement.model.served:  # one behind an endpoint may think before it answers, and its thoughts count
         sampling = replace(sampling, max_tokens=task.max_tokens(sampling.max_tokens))
     return [
         Question(row, tuple(task.teacher_messages(row)) if measurement.untrained else row.messages, task.turns(row), sampling)

@@ -88,15 +88,18 @@ def measure(measurement: Measurement, report: Callable[[int, int], None]) -> Non
 async def _measure(
     measurement: Measurement, questions: Sequence[Question], report: Callable[[int, int], None]
 ) -> _Measured:
-    model, local = measurement.model, measurement.model.kind != "endpoint"
-    _import_libraries(model.kind)
+    model, local = measurement.model, not measurement.model.served
+    if local:
+        _import_libraries(model.kind)
 
     def on_done(done: int) -> None:
         report(done, len(questions))
 
     with _open_journal(measurement.journal) as journal, MemoryMeter() as memory:
         concurrency = 1 if local else model.concurrency or ENDPOINT_CONCURRENCY
-        engine = open_engine(model, concurrency=concurrency, context=measurement.context, threads=measurement.threads)
+        engine = open_engine(
+            model, concurrency=concurrency, context=measurement.context, threads=measurement.threads, folder=measurement.journal
+        )
         try:
             client = Client(engine, journal, concurrency=concurrency)
             if not local:
@@ -117,7 +120,7 @@ def _import_libraries(kind: str) -> None:
     """Before memory is measured: a library is the engine's size, not the model's."""
     if kind == "gguf":
         import_llama_cpp()
-    elif kind != "endpoint":
+    else:
         import torch  # noqa: F401
         import transformers  # noqa: F401
 
@@ -154,8 +157,9 @@ def _profile(measurement: Measurement, measured: _Measured) -> Profile:
     completion_tokens = total_tokens([reply.completion_tokens for reply in replies])
     if model.kind == "endpoint":
         cost = endpoint_cost(model.price, prompt_tokens, completion_tokens, len(replies))
-    else:
-        cost = None if _on_accelerator() else machine_cost(answers.throughput_rps, measurement.threads or available_cpus())
+    else:  # what a machine with a GPU costs an hour is not known here
+        unknown = model.served or _on_accelerator()
+        cost = None if unknown else machine_cost(answers.throughput_rps, measurement.threads or available_cpus())
     latency = summarise_latency(responses_s(answers.alone))
     return Profile(
         parameters=count_parameters(model),

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from pathlib import Path
+
 from potstill.catalog.model import ResolvedModel
 from potstill.inference.client import Client
 from potstill.inference.identity import model_identity
@@ -13,7 +16,13 @@ __all__ = ["Client", "Journal", "endpoint_key", "model_identity", "open_engine"]
 
 
 def open_engine(
-    model: ResolvedModel, *, concurrency: int | None = None, context: int | None = None, threads: int | None = None
+    model: ResolvedModel,
+    *,
+    concurrency: int | None = None,
+    context: int | None = None,
+    threads: int | None = None,
+    folder: Path | None = None,
+    say: Callable[[str], None] = lambda text: None,
 ) -> Engine:
     """The engine for a model; the caller closes it with `aclose`.
 
@@ -21,17 +30,18 @@ def open_engine(
         concurrency: Requests that it will be sent at once: slots of llama.cpp. None: one on this machine, unknown elsewhere.
         context: Tokens of context a request needs, prompt and answer; bounded by the model's own window.
         threads: CPU threads to compute on; None takes all.
+        folder: Where a server that is started for the model keeps what it prints.
+        say: Gets what a user should know of the engine, one line each time.
 
     Raises:
         InputError: a key, a file or an extra is missing, or the model cannot be opened.
     """
     if model.kind == "endpoint":
-        from potstill.inference.endpoint import EndpointEngine
+        return _at_endpoint(model, concurrency, say)
+    if model.engine in ("vllm", "sglang"):
+        from potstill.inference.server import ServedEngine
 
-        return EndpointEngine(
-            str(model.endpoint), str(model.model), endpoint_key(model),
-            concurrency=concurrency, context_window=model.context_window,
-        )
+        return ServedEngine(model, folder=folder, context=context, concurrency=concurrency, say=say)
     if model.kind == "gguf":
         from potstill.inference.llama_cpp import LlamaCppEngine
 
@@ -39,3 +49,16 @@ def open_engine(
     from potstill.inference.transformers import TransformersEngine
 
     return TransformersEngine(model, threads=threads)
+
+
+def _at_endpoint(model: ResolvedModel, concurrency: int | None, say: Callable[[str], None]) -> Engine:
+    address, name, key = str(model.endpoint), str(model.model), endpoint_key(model)
+    if model.engine == "anthropic":
+        from potstill.inference.anthropic import AnthropicEngine
+
+        return AnthropicEngine(address, name, key, say=say, concurrency=concurrency, context_window=model.context_window)
+    from potstill.inference.endpoint import EndpointEngine
+
+    return EndpointEngine(
+        address, name, key, server=model.engine, say=say, concurrency=concurrency, context_window=model.context_window
+    )

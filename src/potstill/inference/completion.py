@@ -29,15 +29,15 @@ def parse_completion(raw: RawReply) -> Reply:
     Raises:
         MalformedReplyError: not JSON, an error in place of an answer, or no text where it should stand.
     """
-    data = _json(raw.body)
+    data = read_object(raw.body)
     choices = data.get("choices")
     if not isinstance(choices, list) or not choices or not isinstance(choices[0], Mapping):
         what = f"the reply is an error: {error_message(raw.body)}" if "error" in data else "the reply has no choices"
-        raise MalformedReplyError(what, found=_shown(raw.body), expected="choices with one message", hint=_HINT)
+        raise MalformedReplyError(what, found=shown_body(raw.body), expected="choices with one message", hint=HTTP_HINT)
     choice = choices[0]
     message = {"content": choice["text"]} if "text" in choice else choice.get("message")
     if not isinstance(message, Mapping):
-        raise MalformedReplyError("the reply has a choice without a message", found=_shown(raw.body), hint=_HINT)
+        raise MalformedReplyError("the reply has a choice without a message", found=shown_body(raw.body), hint=HTTP_HINT)
     text, refusal = _text(message.get("content"), raw.body), message.get("refusal")
     finish = _FINISH.get(str(choice.get("finish_reason")), "stop")
     usage = data.get("usage")
@@ -74,11 +74,11 @@ def error_message(body: bytes) -> str:
     try:
         data = orjson.loads(body)
     except orjson.JSONDecodeError:
-        return _shown(body)
+        return shown_body(body)
     for _ in range(2):
         if isinstance(data, Mapping):
             data = next((data[key] for key in ("error", "message", "detail", "msg") if data.get(key)), data)
-    return " ".join(data.split()) if isinstance(data, str) else _shown(orjson.dumps(data))
+    return " ".join(data.split()) if isinstance(data, str) else shown_body(orjson.dumps(data))
 
 
 def error_code(body: bytes) -> str | None:
@@ -97,16 +97,21 @@ def error_field(body: bytes, name: str) -> str | None:
     return value if isinstance(value, str) else None
 
 
-_HINT = "is this a chat endpoint? its address usually ends in /v1"
+HTTP_HINT = "is this a chat endpoint? its address usually ends in /v1"
 
 
-def _json(body: bytes) -> Mapping[str, Any]:
+def read_object(body: bytes) -> Mapping[str, Any]:
+    """The JSON object that a reply is.
+
+    Raises:
+        MalformedReplyError: it is none.
+    """
     try:
         data = orjson.loads(body)
     except orjson.JSONDecodeError as error:
-        raise MalformedReplyError("the reply is not JSON", found=_shown(body), hint=_HINT) from error
+        raise MalformedReplyError("the reply is not JSON", found=shown_body(body), hint=HTTP_HINT) from error
     if not isinstance(data, dict):
-        raise MalformedReplyError("the reply is no JSON object", found=_shown(body), hint=_HINT)
+        raise MalformedReplyError("the reply is no JSON object", found=shown_body(body), hint=HTTP_HINT)
     return data
 
 
@@ -119,7 +124,7 @@ def _text(content: Any, body: bytes) -> str:
     if isinstance(content, list):
         parts = [part for part in content if isinstance(part, Mapping) and part.get("type", "text") in ("text", "output_text")]
         return "".join(part["text"] for part in parts if isinstance(part.get("text"), str))
-    raise MalformedReplyError("the message's content is no text", found=_shown(body), hint=_HINT)
+    raise MalformedReplyError("the message's content is no text", found=shown_body(body), hint=HTTP_HINT)
 
 
 def _reasoning(message: Mapping[str, Any]) -> str | None:
@@ -141,7 +146,8 @@ def _count(value: Any) -> int | None:
     return value if isinstance(value, int) and not isinstance(value, bool) else None
 
 
-def _shown(body: bytes) -> str:
+def shown_body(body: bytes) -> str:
+    """The start of a reply, in one line that can be printed."""
     text = " ".join(body.decode("utf-8", errors="replace").split())
     text = "".join(character if character.isprintable() else "\ufffd" for character in text)
     return text if len(text) <= _SHOWN else text[:_SHOWN] + "…"

@@ -32,11 +32,50 @@ _REFUSAL = re.compile(
     r"|unavailable|only the default|cannot both be specified|extra inputs",
     re.IGNORECASE,
 )
-# What may be left out, or have another name; without the rest there is no request.
-_MAY_GO = (
-    "top_p", "temperature", "stop", "stop_sequences", "response_format", "output_config", "structured_outputs", "guided_choice",
-    "regex", "max_completion_tokens",
-)
+# What may be left out, and then goes under another name where it has one; without the rest there is no request. Where two
+# exclude each other, the first one goes.
+_MAY_GO: Mapping[str, str | None] = {
+    "max_tokens": "max_completion_tokens", "max_completion_tokens": None, "top_p": None, "temperature": None, "stop": None,
+    "response_format": None, "structured_outputs": None, "regex": None,
+}
+
+
+class Refusals:
+    """The parameters that one model was found to refuse.
+
+    Args:
+        may_go: What may be left out, with the name that it has instead, if any.
+        say: Told once of each.
+    """
+
+    def __init__(self, model: str, may_go: Mapping[str, str | None], say: Callable[[str], None]) -> None:
+        self._model, self._may_go, self._say = model, may_go, say
+        self._refused: set[str] = set()
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._refused
+
+    def without(self, body: Mapping[str, Any]) -> dict[str, Any]:
+        """A body without what is refused."""
+        return {name: value for name, value in body.items() if name not in self._refused}
+
+    def learn(self, raw: RawReply, sent: Mapping[str, Any]) -> bool:
+        """Whether the same request is worth another try, because what was refused in it is now left out or named otherwise."""
+        if raw.status not in (400, 422):
+            return False
+        message, parameter = error_message(raw.body), error_field(raw.body, "param") or ""
+        if not _REFUSAL.search(f"{message} {error_field(raw.body, 'code')}"):
+            return False
+        candidates = [name for name in self._may_go if name in sent]
+        refused = next((name for name in candidates if parameter.partition(".")[0] == name), None)
+        refused = refused or next((name for name in candidates if re.search(rf"\b{name}\b", message)), None)
+        if refused is None:
+            return False
+        if refused not in self._refused:
+            self._refused.add(refused)
+            other = self._may_go[refused]
+            self._say(f"{self._model} does not take {refused}: it is {f'sent as {other}' if other else 'left out'} from now on")
+        return True
 
 
 class Dialect:
@@ -49,14 +88,13 @@ class Dialect:
     """
 
     def __init__(self, model: str, server: Server | None = None, say: Callable[[str], None] = lambda text: None) -> None:
-        self._model, self._server, self._say = model, server, say
-        self._names = {"max_tokens": "max_tokens"}
-        self._refused: set[str] = set()
+        self._model, self._server = model, server
+        self._refused = Refusals(model, _MAY_GO, say)
 
     @property
     def choices(self) -> bool:
         """Whether a closed set of answers is enforced."""
-        return self._server is not None and not {"structured_outputs", "regex"} & self._refused
+        return self._server is not None and "structured_outputs" not in self._refused and "regex" not in self._refused
 
     @property
     def json_schema(self) -> bool:
@@ -71,7 +109,7 @@ class Dialect:
             "messages": [message.as_dict() for message in request.messages],
             "temperature": sampling.temperature,
             "top_p": sampling.top_p,
-            self._names["max_tokens"]: sampling.max_tokens,
+            "max_completion_tokens" if "max_tokens" in self._refused else "max_tokens": sampling.max_tokens,
         }
         if sampling.stop:
             body["stop"] = list(sampling.stop)
@@ -82,31 +120,11 @@ class Dialect:
         elif sampling.json_schema is not None:
             schema = {"name": "answer", "strict": True, "schema": orjson.loads(sampling.json_schema)}
             body["response_format"] = {"type": "json_schema", "json_schema": schema}
-        return self.without_refused(body)
-
-    def without_refused(self, body: dict[str, Any]) -> dict[str, Any]:
-        """The body without the parameters that the endpoint was found to refuse."""
-        return {name: value for name, value in body.items() if name not in self._refused}
+        return self._refused.without(body)
 
     def learn(self, raw: RawReply, sent: Mapping[str, Any]) -> bool:
-        """Whether the same request is worth another try, because what was refused in it is now left out or named otherwise."""
-        if raw.status not in (400, 422):
-            return False
-        message, parameter = error_message(raw.body), error_field(raw.body, "param") or ""
-        if not _REFUSAL.search(f"{message} {error_field(raw.body, 'code')}"):
-            return False
-        if "max_tokens" in sent and (parameter == "max_tokens" or "max_completion_tokens" in message):
-            self._names["max_tokens"] = "max_completion_tokens"
-            return True
-        candidates = [name for name in _MAY_GO if name in sent]
-        refused = next((name for name in candidates if parameter.partition(".")[0] == name), None)
-        refused = refused or next((name for name in candidates if re.search(rf"\b{name}\b", message)), None)
-        if refused is None:
-            return False
-        if refused not in self._refused:
-            self._refused.add(refused)
-            self._say(f"{self._model} does not take {refused}, which is left out from now on")
-        return True
+        """See `Refusals.learn`."""
+        return self._refused.learn(raw, sent)
 
 
 def chat_url(url: URL, model: str) -> URL:

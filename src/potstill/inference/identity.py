@@ -12,6 +12,7 @@ from typing import Any
 from potstill.catalog.model import ResolvedModel
 from potstill.digests import file_digest
 from potstill.errors import EndpointError, MachineError, MissingExtraError, ModelNotFoundError
+from potstill.inference.anthropic import anthropic_identity
 from potstill.inference.endpoint import EndpointEngine
 from potstill.rows import content_hash
 
@@ -29,6 +30,8 @@ def model_identity(model: ResolvedModel) -> Mapping[str, Any]:
     Raises:
         ModelNotFoundError: the hub has no such model, or cannot be reached.
     """
+    if model.kind == "endpoint" and model.engine == "anthropic":
+        return anthropic_identity(str(model.endpoint), str(model.model))
     if model.kind == "endpoint":
         return EndpointEngine(str(model.endpoint), str(model.model), None).identity
     if model.kind == "gguf":

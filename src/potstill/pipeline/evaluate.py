@@ -170,7 +170,7 @@ def token_accuracy(
 ) -> list[float] | None:
     """Next-token accuracy on the reference, measured on the weights behind a model; None where it has no meaning or they
     are not at hand."""
-    if context.job.task not in TOKEN_ACCURACY_TASKS or model.kind == "endpoint":
+    if context.job.task not in TOKEN_ACCURACY_TASKS or model.served:
         return None
     weights = model
     if label != "teacher":

@@ -85,7 +85,10 @@ class Generate:
         context.progress.begin(f"{teacher.name} answers", total)
         try:
             asyncio.run(
-                ask_teacher(teacher, context.task(), rows, context.job.generation, context.folder.journal / "generate", keep)
+                ask_teacher(
+                    teacher, context.task(), rows, context.job.generation, context.folder.journal / "generate", keep,
+                    say=context.progress.say,
+                )
             )
         finally:
             context.progress.end()
@@ -146,27 +149,29 @@ class Generate:
 
 async def ask_teacher(
     model: ResolvedModel, task: Task, rows: Callable[[], Iterable[Row]], generation: GenerationSpec, journal_folder: Path,
-    on_row: Callable[[int, Outcome], None],
+    on_row: Callable[[int, Outcome], None], *, say: Callable[[str], None] = lambda text: None,
 ) -> None:
     """Ask for all rows; a reply that the journal in this folder holds is not asked for again.
 
     Args:
         rows: Gives the rows; called once for each pass over them.
         on_row: See `generate_answers`.
+        say: See `open_engine`.
 
     Raises:
         EndpointError: the endpoint refuses or does not answer at all; what was received stays in the journal.
         InputError: a key, a file or an extra is missing, or the model cannot be opened.
     """
     size = context_needed(task, rows(), generation.max_tokens)
-    async with opened_teacher(model, generation, journal_folder, context=size) as teacher:
+    async with opened_teacher(model, generation, journal_folder, context=size, say=say) as teacher:
         strategy, concurrency = OneTeacher(teacher), teacher.client.concurrency
         await generate_answers(rows(), Direct(task), strategy, concurrency=concurrency, on_row=on_row)
 
 
 @asynccontextmanager
 async def opened_teacher(
-    model: ResolvedModel, generation: GenerationSpec, journal_folder: Path, *, context: int
+    model: ResolvedModel, generation: GenerationSpec, journal_folder: Path, *, context: int,
+    say: Callable[[str], None] = lambda text: None,
 ) -> AsyncIterator[Teacher]:
     """The teacher behind the journal in this folder, closed at the end. context: tokens that its longest request needs.
 
@@ -174,9 +179,11 @@ async def opened_teacher(
         InputError: a key, a file or an extra is missing, or the model cannot be opened.
     """
     sampling = Sampling(temperature=generation.temperature, top_p=generation.top_p, max_tokens=generation.max_tokens)
-    concurrency = model.concurrency or (None if model.kind == "endpoint" else LOCAL_SLOTS)
+    concurrency = model.concurrency or (None if model.served else LOCAL_SLOTS)
     with Journal(journal_folder) as journal:
-        engine = await asyncio.to_thread(open_engine, model, concurrency=concurrency, context=context)
+        engine = await asyncio.to_thread(
+            open_engine, model, concurrency=concurrency, context=context, folder=journal_folder, say=say
+        )
         try:
             yield Teacher(model.name, Client(engine, journal, concurrency=concurrency), sampling)
         finally:

@@ -76,8 +76,11 @@ def look_at_hub(seen: Seen) -> Iterator[Told]:
 def look_at_extras(seen: Seen) -> Iterator[Told]:
     """Whether all parts of Potstill are installed that the job needs."""
     job = seen.job
-    kinds = {model.kind for model in (seen.teacher, seen.judge) if model is not None}
+    models = [model for model in (seen.teacher, seen.judge) if model is not None]
+    kinds = {model.kind for model in models if not model.served}
     needed = {"xllamacpp": "local"} if "gguf" in kinds else {}
+    if any(model.engine == "anthropic" for model in models):
+        needed["anthropic"] = "anthropic"
     if seen.trains or kinds & {"folder", "hub"}:
         needed |= {"torch": "train", "transformers": "train"}
     if seen.trains:
@@ -168,6 +171,10 @@ def look_at_model(model: ResolvedModel) -> Iterator[Told]:
         endpoint_key(model)
         yield f"{model.name}: {model.model} at {shown_address(model)}"
         return
+    if model.engine in ("vllm", "sglang"):
+        from potstill.inference.server import server_program
+
+        server_program(model.engine)
     files = as_files(model)
     problems = list(_problems(files)) if files is not None and files.path is not None else []
     if problems:
