@@ -6,7 +6,7 @@ import sys
 
 import typer
 
-from potstill.cli import check, init, job, jobs, journal, models, quickstart, run, schema, usage
+from potstill.cli import check, curate, init, job, jobs, journal, models, quickstart, run, schema, usage
 from potstill.errors import PotstillError
 
 INTERRUPTED = 130  # what typer makes of Ctrl-C
@@ -21,6 +21,7 @@ app = typer.Typer(
 )
 app.command("run")(run.run)
 app.command("check")(check.check)
+app.command("curate")(curate.curate)
 app.command("init")(init.init)
 app.command("schema")(schema.schema)
 app.command("quickstart")(quickstart.quickstart)

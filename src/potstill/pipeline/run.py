@@ -7,7 +7,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from potstill.errors import JobCanceledError, JobFailedError, MachineError, PotstillError
+from potstill.errors import InputError, JobCanceledError, JobFailedError, MachineError, PotstillError
 from potstill.pipeline.curate import Curate
 from potstill.pipeline.evaluate import Evaluate
 from potstill.pipeline.events import EventLog
@@ -16,7 +16,7 @@ from potstill.pipeline.fingerprint import digests, fingerprint, unchanged
 from potstill.pipeline.folder import RunFolder, write_text
 from potstill.pipeline.generate import Generate
 from potstill.pipeline.prepare import Prepare, planned_splits, read_job_rows
-from potstill.pipeline.progress import Progress, Recorded
+from potstill.pipeline.progress import Progress, Recorded, Silent
 from potstill.pipeline.report import Report
 from potstill.pipeline.stage import Context, Stage, never
 from potstill.pipeline.train import Train
@@ -65,6 +65,28 @@ def run_job(
         with _disk_errors(folder):
             events.append("completed", until=until)
     return folder
+
+
+def require_done_before(job: JobSpec, root: Path, stage: str) -> None:
+    """The stages before this one are done, as the job says now.
+
+    Raises:
+        InputError: one is not.
+    """
+    folder = RunFolder(root)
+    context = Context(job, folder, EventLog(folder.events), Silent())
+    for earlier in _wanted(stage)[:-1]:
+        done = context.events.last_finished(earlier.name)
+        if done is None or not _still_holds(done, _fingerprint(earlier, context), folder):
+            raise InputError(
+                f"{earlier.name} has to be done before {stage}", where=str(root),
+                found="it was never done here" if done is None else "its settings or its files are others than they were",
+                hint=f"potstill run JOB.yaml --until {stage} does both",
+            )
+
+
+def _fingerprint(stage: Stage, context: Context) -> str:
+    return fingerprint(stage.name, stage.version, stage.inputs(context))
 
 
 def run_stage(stage: Stage, context: Context) -> None:
