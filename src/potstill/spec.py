@@ -90,12 +90,12 @@ class GenerationSpec(Section):
     """How new prompts are written, where mode is prompts."""
     strategy: Literal["mix"] = "mix"
     """How the rows of several teachers are put together."""
-    budget_usd: None = None
-    """The most that the teacher may cost, in dollars."""
-    budget_tokens: None = None
-    """The most tokens that the teacher may read and write."""
-    min_teacher_score: None = None
-    """The score below which a teacher is not learnt from."""
+    budget_usd: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
+    """The most that the run may spend on models, in dollars; the teacher's price has to be known."""
+    budget_tokens: Positive | None = None
+    """The most tokens that the teacher may read and write in the run."""
+    min_teacher_score: Unit | None = None
+    """The run stops before the rest is asked where the teacher's first answers score less on the task's main metric."""
 
 
 class TrainingSpec(Section):

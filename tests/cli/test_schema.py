@@ -29,6 +29,7 @@ GOOD: list[dict[str, Any]] = [
     {"evaluation": {"metrics": ["accuracy"], "models": ["distilled"], "judge": None}},
     {"evaluation": {"judge": "deepseek-v3"}},
     {"evaluation": {"judge": {"path": "a.gguf", "rubric": "Rhymes.", "scale": "0-1", "pairwise": False, "allow_self": True}}},
+    {"generation": {"budget_usd": 0.5, "budget_tokens": 9, "min_teacher_score": 0.5}},
     {"generation": {"temperature": 0, "budget_usd": None}, "training": {"loss": {"ce": 2}, "num_epochs": 0.5}},
 ]
 WRONG: list[dict[str, Any]] = [
@@ -48,7 +49,9 @@ WRONG: list[dict[str, Any]] = [
     {"data": {"train": "rows.jsonl", "on_bad_row": "ignore"}},
     {"generation": {"temperature": 3}},
     {"generation": {"samples": 2}},
-    {"generation": {"budget_usd": 5}},
+    {"generation": {"budget_usd": 0}},
+    {"generation": {"budget_tokens": 0.5}},
+    {"generation": {"min_teacher_score": 60}},
     {"training": {"method": "kd"}},
     {"training": {"learning_rte": 1}},
     {"training": {"batch_size": "many"}},
@@ -128,7 +131,7 @@ def test_every_key_has_a_description() -> None:
 
 def test_keys_with_one_value_say_so() -> None:
     told = dict(keys_of(job_schema()))
-    assert told["budget_usd"]["description"].endswith("Only null yet.")
+    assert told["balance"]["description"].endswith("Only null yet.")
     assert told["chain_of_thought"]["description"].endswith("Only false yet.")
 
 

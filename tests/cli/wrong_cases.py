@@ -109,7 +109,15 @@ WRONG = {
     "unknown metric": Wrong("sparkle", "evaluation.metrics", job=JOB + "evaluation: {metrics: [sparkle]}\n"),
     "method not built": Wrong("nothing else is built yet", "job.yaml", job=JOB + "training: {method: kd}\n"),
     "loss not built": Wrong("'training.loss.forward_kl'", "job.yaml", job=JOB + "training: {loss: {forward_kl: 1}}\n"),
-    "budget not built": Wrong("null; nothing else", "job.yaml", job=JOB + "generation: {budget_usd: 5}\n"),
+    "budget without a price": Wrong(
+        "needs the teacher's price", "generation.budget_usd", job=teacher(DEAD_ENDPOINT) + "generation: {budget_usd: 5}\n"
+    ),
+    "teacher score without gold": Wrong(
+        "scored by gold answers", "generation.min_teacher_score",
+        rows=ROWS.replace('"text"', '"prompt"').replace("label", "kind"),
+        job=JOB.replace("classification", "text") + "generation: {min_teacher_score: 0.5}\n",
+    ),
+    "no budget at all": Wrong("'generation.budget_usd'", "job.yaml", job=JOB + "generation: {budget_usd: 0}\n"),
     "list of teachers": Wrong("a name or a mapping", "job.yaml", job=teacher("[a, b]")),
     "password in the job": Wrong("holds no password", "job.yaml", job=teacher(SECRETIVE)),
     "port that is none": Wrong("Port out of range", "job.yaml, line 2", job=teacher("{model: m, endpoint: 'http://h:99999/v1'}")),

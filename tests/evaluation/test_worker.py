@@ -17,10 +17,12 @@ import pytest
 
 from loopback import Messages, serve_in_thread, status
 from potstill.catalog.model import Price, ResolvedModel
-from potstill.errors import EndpointError, JobFailedError, PotstillError
+from potstill.errors import BudgetError, EndpointError, JobFailedError, PotstillError
 from potstill.evaluation.answering import LATENCY_ROWS
 from potstill.evaluation.predictions import Measurement, read_predictions, read_profile
 from potstill.evaluation.process import run_worker
+from potstill.inference.budget import Budget
+from potstill.inference.journal import Journal
 from potstill.inference.protocol import Sampling
 from potstill.rows import Message, Row, write_rows
 
@@ -56,7 +58,8 @@ def echo(messages: Messages) -> str:
 
 def test_a_measurement_survives_its_file(measurement: Callable[..., Measurement]) -> None:
     made = measurement(
-        questions(1), "http://127.0.0.1:1/v1", labels=("a", "b"), sampling=Sampling(stop=("x",), choices=("a",)), threads=2
+        questions(1), "http://127.0.0.1:1/v1", labels=("a", "b"), sampling=Sampling(stop=("x",), choices=("a",)), threads=2,
+        budget=Budget(usd=1.5),
     )
     assert Measurement.from_json(made.to_json()) == made
     local = replace(made, model=ResolvedModel("m", "gguf", path=Path("/models/m.gguf")))
@@ -81,6 +84,22 @@ def test_an_endpoint_is_asked_once_a_row(measurement: Callable[..., Measurement]
     assert 0 < profile.latency_p50 <= profile.latency_p95  # type: ignore[operator]
     for unknown in (profile.memory_bytes, profile.parameters, profile.disk_bytes, profile.throughput_rps):
         assert unknown is None
+
+
+def test_what_the_run_has_spent_is_no_longer_there_for_its_evaluation(
+    measurement: Callable[..., Measurement], tmp_path: Path
+) -> None:
+    with Journal(tmp_path / "journal" / "generate") as journal:
+        journal.append_intent("0" * 32, {}, price={"input_tokens": 900, "output_tokens": 0})
+    with serve_in_thread(echo) as server:
+        made = measurement(
+            questions(6), server.base_url, journal=tmp_path / "journal" / "evaluate-teacher", budget=Budget(tokens=1020)
+        )
+        with pytest.raises(BudgetError, match="used up"):
+            run_worker(made)
+        assert len(server.requests) == 2  # each may cost 106 tokens, and costs 9
+        run_worker(replace(made, budget=Budget(tokens=2000)))
+        assert len(server.requests) == 6
 
 
 def test_rows_past_the_latency_sample_give_the_endpoints_throughput(measurement: Callable[..., Measurement]) -> None:

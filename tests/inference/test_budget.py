@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from loopback import Fault, LoopbackEndpoint, Messages, completion, cut, drop, hang, raw, status
-from potstill.catalog import Price
+from potstill.catalog import Price, ResolvedModel
 from potstill.errors import BudgetError, EndpointError
 from potstill.inference.budget import Account, Budget, Ledger
 from potstill.inference.client import Answer, Client
@@ -77,16 +77,14 @@ async def test_a_price_that_nobody_knows_counts_in_tokens() -> None:
     assert "key 'generation.budget_tokens'" in str(raised.value)
 
 
-async def test_the_journals_of_a_run_share_one_ledger(tmp_path: Path) -> None:
+def test_the_journals_of_a_run_share_one_ledger(tmp_path: Path) -> None:
     for name in ("generate", "judge"):
         with Journal(tmp_path / name) as journal:
             journal.append_intent("0" * 32, {}, price=WORST.as_dict())
     (tmp_path / "notes.txt").write_text("no journal")
-    ledger = Ledger.of_run(tmp_path, Budget(usd=1.0), PRICE, opened="judge")
-    assert ledger.spent_usd == WORST.usd
-    with Journal(tmp_path / "judge") as journal:
-        ledger.take(journal.spending, PRICE)
-    assert ledger.spent_tokens == 2 * WORST.tokens
+    ledger = Ledger.of_run(tmp_path, Budget(usd=1.0), PRICE)
+    assert (ledger.spent_usd, ledger.spent_tokens) == (2 * WORST.usd, 2 * WORST.tokens)
+    assert Ledger.of_run(tmp_path / "nowhere", Budget(usd=1.0), PRICE).spent_usd == 0
 
 
 def test_the_bytes_of_a_prompt_bound_its_tokens() -> None:
@@ -117,7 +115,7 @@ def test_an_endpoint_that_counts_more_than_the_bound_gets_a_wider_one() -> None:
 
 
 def test_a_model_on_this_machine_costs_tokens_alone() -> None:
-    account = Account(Ledger(), PRICE, free=True)
+    account = Account.of(ResolvedModel("here", "gguf", price=PRICE), Ledger())
     worst = account.worst(ask("Why?", 5))
     assert worst.tokens > 5
     assert worst.picodollars == 0
@@ -143,9 +141,8 @@ def three_words(messages: Messages) -> str:
 async def asking(server: LoopbackEndpoint, folder: Path, budget: Budget, **options: Any) -> AsyncIterator[Client]:
     engine = EndpointEngine(server.base_url, "m", None, timeout_s=20)
     try:
+        ledger = Ledger.of_run(folder, budget, PRICE)
         with Journal(folder / "generate") as journal:
-            ledger = Ledger.of_run(folder, budget, PRICE, opened="generate")
-            ledger.take(journal.spending, PRICE)
             yield Client(engine, journal, concurrency=8, account=Account(ledger, PRICE), **options)
     finally:
         await engine.aclose()

@@ -292,3 +292,27 @@ def test_a_model_of_the_hub_that_is_here_already_is_looked_at_as_a_folder(
     assert found["memory"].text.startswith("about 0.0 GB to train 2 million parameters")
     (cached / "snapshots" / "0123" / "model.safetensors").write_bytes(b"cut")
     assert look(tmp_path, student="someone/tiny")["student"].error is not None
+
+
+def test_a_budget_is_told(tmp_path: Path, priced: str) -> None:
+    write_rows(tmp_path)
+    found = look(tmp_path, teacher=priced, generation={"budget_usd": 2.5, "budget_tokens": 9000})
+    assert found["budget"].text == "the run ends before it has cost more than $2.50 or 9000 tokens"
+
+
+def test_a_budget_in_dollars_needs_a_price(tmp_path: Path, server: LoopbackEndpoint) -> None:
+    write_rows(tmp_path)
+    unpriced = job(tmp_path, teacher={"model": "loopback", "endpoint": server.base_url}, generation={"budget_usd": 1})
+    with pytest.raises(InputError, match="needs the teacher's price") as raised:
+        preflight(unpriced, tmp_path / "run")
+    assert "POTSTILL_CATALOG" in str(raised.value)
+    # A model on this machine costs no money.
+    assert look(tmp_path, generation={"budget_usd": 1})["budget"].error is None
+
+
+@pytest.mark.parametrize("gold", [True, False])
+def test_a_score_of_the_teacher_needs_gold_answers(tmp_path: Path, gold: bool) -> None:
+    write_rows(tmp_path, gold=gold)
+    finding = look(tmp_path, generation={"min_teacher_score": 0.25})["teacher score"]
+    assert (finding.error is None) == gold
+    assert gold == finding.text.endswith("have to score 0.25 in rouge_l")

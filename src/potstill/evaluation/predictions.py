@@ -14,6 +14,7 @@ from typing import Any
 import orjson
 
 from potstill.catalog.model import Price, ResolvedModel
+from potstill.inference.budget import Budget
 from potstill.inference.protocol import FinishReason, Sampling
 from potstill.rows import Reference, damaged, read_jsonl, write_jsonl
 
@@ -25,7 +26,8 @@ class Measurement:
     label: what the report calls the model (teacher, baseline, distilled, ...). labels: the closed label set of the task, where
     it has one. untrained: the model gets the task's full prompt, as a teacher does, instead of the row as it stands. sample:
     numbers independent answers; the second answer of a teacher whose first is the reference has another number. concurrency:
-    rows at once in the throughput phase. context: tokens of context a slot.
+    rows at once in the throughput phase. context: tokens of context a slot. budget: of the run whose journals lie beside
+    `journal`, where what the model costs counts; None counts nothing.
     """
 
     label: str
@@ -41,6 +43,7 @@ class Measurement:
     concurrency: int = 4
     context: int | None = None
     threads: int | None = None
+    budget: Budget | None = None
 
     @property
     def profile(self) -> Path:
@@ -65,6 +68,7 @@ class Measurement:
                     **{**sampling, "stop": tuple(sampling["stop"]), "choices": tuple(sampling["choices"])}
                 ),
                 "labels": tuple(data["labels"]),
+                "budget": Budget(**data["budget"]) if data["budget"] else None,
                 **{key: Path(data[key]) for key in ("rows", "output", "journal")},
             }
         )

@@ -38,6 +38,7 @@ from potstill.evaluation.model_size import count_parameters, measure_disk_bytes
 from potstill.evaluation.predictions import Measurement, Profile, write_predictions, write_profile
 from potstill.evaluation.profiling import MemoryMeter, endpoint_cost, machine_cost, summarise_latency
 from potstill.inference import Client, Journal, open_engine
+from potstill.inference.budget import Account, Ledger
 from potstill.inference.cpus import available_cpus
 from potstill.inference.llama_cpp import import_llama_cpp
 from potstill.rows import read_rows
@@ -101,7 +102,7 @@ async def _measure(
             model, concurrency=concurrency, context=measurement.context, threads=measurement.threads, folder=measurement.journal
         )
         try:
-            client = Client(engine, journal, concurrency=concurrency)
+            client = Client(engine, journal, concurrency=concurrency, account=_account(measurement))
             if not local:
                 return _Measured(
                     await answer_remotely(client, questions, measurement.sample, concurrency, on_done), memory_bytes=None
@@ -114,6 +115,12 @@ async def _measure(
     # Opened anew: every slot has a context of its own, which must not count as memory of a model that answers one at a time.
     throughput = await _throughput(measurement, questions)
     return _Measured(Answers(answers, answers, throughput, measurement.concurrency if throughput else None), memory_bytes)
+
+
+def _account(measurement: Measurement) -> Account | None:
+    """What the model costs counts in the budget of the run, whose other journals are on disk."""
+    model, budget = measurement.model, measurement.budget
+    return None if budget is None else Account.of(model, Ledger.of_run(measurement.journal.parent, budget, model.price))
 
 
 def _import_libraries(kind: str) -> None:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from potstill.catalog.model import Price
+from potstill.catalog.model import Price, ResolvedModel
 from potstill.errors import BudgetError
 from potstill.inference.protocol import RawReply, Request, TransportError
 from potstill.inference.spending import PICODOLLARS, Cost, Spending, dollars, read_spending, used_tokens
@@ -42,13 +42,12 @@ class Ledger:
         self._waiting: list[asyncio.Future[None]] = []
 
     @classmethod
-    def of_run(cls, journals: Path, budget: Budget, price: Price | None, *, opened: str) -> Ledger:
-        """The ledger of a run as its journals on disk have it.
+    def of_run(cls, journals: Path, budget: Budget, price: Price | None) -> Ledger:
+        """The ledger of a run as its journals on disk have it, before a request goes through one of them.
 
         Args:
-            journals: The folder that holds a folder a journal.
+            journals: The folder that holds a folder a journal. Without a budget they are not read.
             price: For what was asked for before a price was known.
-            opened: The journal that the caller opens itself, and takes into the ledger then.
 
         Raises:
             CorruptFileError: a journal is damaged.
@@ -56,8 +55,7 @@ class Ledger:
         ledger = cls(budget)
         if budget != Budget() and journals.is_dir():
             for folder in journals.iterdir():
-                if folder.is_dir() and folder.name != opened:
-                    ledger.take(read_spending(folder), price)
+                ledger.take(read_spending(folder), price)
         return ledger
 
     def take(self, spending: Spending, price: Price | None = None) -> None:
@@ -174,13 +172,16 @@ class Account:
     Args:
         ledger: Of the run.
         price: None where it is not known.
-        free: The model runs on this machine and costs no money; its tokens count nevertheless.
     """
 
-    def __init__(self, ledger: Ledger, price: Price | None = None, *, free: bool = False) -> None:
-        self._ledger = ledger
-        self._price = Price(0.0, 0.0) if free else price
+    def __init__(self, ledger: Ledger, price: Price | None = None) -> None:
+        self._ledger, self._price = ledger, price
         self._beyond_input = self._beyond_output = 0
+
+    @classmethod
+    def of(cls, model: ResolvedModel, ledger: Ledger) -> Account:
+        """A model on this machine costs no money; its tokens count nevertheless."""
+        return cls(ledger, model.price if model.kind == "endpoint" else Price(0.0, 0.0))
 
     async def open(self, request: Request) -> Bill:
         """Hold back the most that a request can cost; whoever opens a bill closes it.
@@ -221,6 +222,8 @@ class Account:
 
 
 def _bounds(request: Request) -> tuple[int, int]:
-    """Input and output tokens at most."""
+    """Input and output tokens at most. A schema or a set of choices is read too, by some endpoints."""
+    sampling = request.sampling
+    extras = len((sampling.json_schema or "").encode()) + sum(len(choice.encode()) + 4 for choice in sampling.choices)
     read = TEMPLATE_TOKENS + sum(len(message.content.encode()) + MESSAGE_TOKENS for message in request.messages)
-    return read, request.sampling.max_tokens
+    return read + extras, sampling.max_tokens

@@ -20,8 +20,9 @@ from potstill.pipeline.checks.models import (
     look_at_student,
     look_at_teacher,
 )
+from potstill.pipeline.checks.price import look_at_budget, look_at_gold, look_at_price
 from potstill.pipeline.checks.seen import Seen, Told, at_key
-from potstill.pipeline.checks.teacher import look_at_endpoint, look_at_price
+from potstill.pipeline.checks.teacher import look_at_endpoint
 from potstill.pipeline.folder import RunFolder
 from potstill.spec import JobSpec, load_job
 from potstill.tasks import get_task
@@ -186,6 +187,8 @@ _LOOKS = (
     _look("export", look_at_export, "student export", after="student"),
     _look("lengths", _at("student", look_at_lengths), "task data student training", after="data student", exact=True),
     _look("metrics", _look_at_metrics, "task evaluation"),
+    _look("budget", look_at_budget, "teacher generation evaluation", after="teacher judge"),
+    _look("teacher score", look_at_gold, "task data generation", after="data"),
     _look("hub", look_at_hub, "teacher student", after="teacher student judge", asks=True),
     _look("endpoint", look_at_endpoint, "teacher", after="teacher", asks=True),
     _look("judge's endpoint", look_at_judges_endpoint, "evaluation", after="judge", asks=True),

@@ -27,7 +27,7 @@ from potstill.inference.protocol import Sampling
 from potstill.pipeline.export import baseline_path, export_path
 from potstill.pipeline.fingerprint import fingerprint as digest_of
 from potstill.pipeline.folder import write_json
-from potstill.pipeline.generate import context_needed, needs_reference
+from potstill.pipeline.generate import budget_of, context_needed, needs_reference
 from potstill.pipeline.judge import judge_answers, judge_inputs
 from potstill.pipeline.stage import Context
 from potstill.pipeline.train import initial_student
@@ -122,6 +122,7 @@ def measure(context: Context, label: str, task: Task, rows: list[Row], kind: Ref
         sample=1 if kind == "teacher" and label == "teacher" else 0,
         concurrency=context.job.evaluation.concurrency,
         context=context_needed(task, rows, max_tokens),
+        budget=budget_of(context.job.generation) if label == "teacher" else None,
     )
     marker = folder.evaluation / f"{label}.fingerprint"
     wanted = digest_of(

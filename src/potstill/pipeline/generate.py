@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from potstill.catalog import ResolvedModel
-from potstill.errors import JobFailedError
+from potstill.errors import BudgetError, JobFailedError
 from potstill.generation import (
     Direct,
     Grown,
@@ -28,6 +28,7 @@ from potstill.generation import (
     generate_answers,
 )
 from potstill.inference import Client, Journal, model_identity, open_engine
+from potstill.inference.budget import Account, Budget, Ledger
 from potstill.inference.protocol import Sampling
 from potstill.pipeline.curate import Curate
 from potstill.pipeline.grow import check_reached, grow, summary_of
@@ -37,6 +38,8 @@ from potstill.spec import GenerationSpec
 from potstill.tasks import Task
 
 LOCAL_SLOTS = 8
+# What decides whether answers are asked for, but not what they are.
+_WITHOUT_EFFECT = {"budget_usd", "budget_tokens", "min_teacher_score"}
 
 
 class Generate:
@@ -47,7 +50,7 @@ class Generate:
 
     def inputs(self, context: Context) -> Mapping[str, Any]:
         generation = context.job.generation
-        without = set[str]() if generation.mode == "prompts" else {"prompts"}
+        without = _WITHOUT_EFFECT | (set() if generation.mode == "prompts" else {"prompts"})
         inputs: dict[str, Any] = {
             "rows": context.digests(context.folder.rows),
             "teacher": dict(model_identity(context.teacher)),
@@ -90,6 +93,9 @@ class Generate:
                     say=context.progress.say,
                 )
             )
+        except BudgetError as error:
+            error.found = f"{error.found}; {done} of {total} rows done"
+            raise
         finally:
             context.progress.end()
 
@@ -159,6 +165,7 @@ async def ask_teacher(
         say: See `open_engine`.
 
     Raises:
+        BudgetError: the job's budget is used up; what was received stays in the journal.
         EndpointError: the endpoint refuses or does not answer at all; what was received stays in the journal.
         InputError: a key, a file or an extra is missing, or the model cannot be opened.
     """
@@ -171,9 +178,13 @@ async def ask_teacher(
 @asynccontextmanager
 async def opened_teacher(
     model: ResolvedModel, generation: GenerationSpec, journal_folder: Path, *, context: int,
-    say: Callable[[str], None] = lambda text: None,
+    say: Callable[[str], None] = lambda text: None, ledger: Ledger | None = None,
 ) -> AsyncIterator[Teacher]:
-    """The teacher behind the journal in this folder, closed at the end. context: tokens that its longest request needs.
+    """The teacher behind the journal in this folder, closed at the end.
+
+    Args:
+        context: Tokens that its longest request needs.
+        ledger: Where several models of a run share its budget; made from the run's journals without it.
 
     Raises:
         InputError: a key, a file or an extra is missing, or the model cannot be opened.
@@ -181,13 +192,19 @@ async def opened_teacher(
     sampling = Sampling(temperature=generation.temperature, top_p=generation.top_p, max_tokens=generation.max_tokens)
     concurrency = model.concurrency or (None if model.served else LOCAL_SLOTS)
     with Journal(journal_folder) as journal:
+        account = Account.of(model, ledger or Ledger.of_run(journal_folder.parent, budget_of(generation), model.price))
         engine = await asyncio.to_thread(
             open_engine, model, concurrency=concurrency, context=context, folder=journal_folder, say=say
         )
         try:
-            yield Teacher(model.name, Client(engine, journal, concurrency=concurrency), sampling)
+            yield Teacher(model.name, Client(engine, journal, concurrency=concurrency, account=account), sampling)
         finally:
             await engine.aclose()
+
+
+def budget_of(generation: GenerationSpec) -> Budget:
+    """What a job may spend."""
+    return Budget(usd=generation.budget_usd, tokens=generation.budget_tokens)
 
 
 def answers_in_order(

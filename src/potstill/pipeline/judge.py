@@ -14,8 +14,9 @@ from potstill.catalog import ResolvedModel, resolve
 from potstill.evaluation.comparison import MeasuredModel
 from potstill.evaluation.judged import Judged, judge_models, judgement_lines
 from potstill.inference import Client, Journal, model_identity, open_engine
+from potstill.inference.budget import Account, Ledger
 from potstill.judging import LOCAL_TOKENS, Rubric, make_rubric
-from potstill.pipeline.generate import LOCAL_SLOTS, context_needed
+from potstill.pipeline.generate import LOCAL_SLOTS, budget_of, context_needed
 from potstill.pipeline.stage import Context
 from potstill.rows import Row, write_jsonl
 from potstill.tasks import Task
@@ -36,6 +37,7 @@ def judge_answers(
     """Every verdict on the models' answers; None where the job has no judge.
 
     Raises:
+        BudgetError: the job's budget is used up; what came is in the journal.
         EndpointError: the judge's endpoint refuses every request or does not answer at all; what came is in the journal.
         InputError: a key, a file or an extra is missing, or the judge cannot be opened.
     """
@@ -63,7 +65,8 @@ async def _ask(
         size = _context_size(rubric, rows, models)
         engine = await asyncio.to_thread(open_engine, judge, concurrency=concurrency, context=size)
         try:
-            client = Client(engine, journal, concurrency=concurrency)
+            ledger = Ledger.of_run(context.folder.journal, budget_of(context.job.generation), judge.price)
+            client = Client(engine, journal, concurrency=concurrency, account=Account.of(judge, ledger))
             return await judge_models(client, judge.name, rubric, rows, predictions, pairwise=pairwise, on_done=context.advance)
         finally:
             await engine.aclose()

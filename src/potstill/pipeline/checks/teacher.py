@@ -1,4 +1,4 @@
-"""The teacher's endpoint: whether it answers, and what the job's answers cost at most."""
+"""The teacher's endpoint: whether it answers."""
 
 from __future__ import annotations
 
@@ -14,12 +14,10 @@ from potstill.inference.client import Answer
 from potstill.inference.protocol import Reply, Request, Sampling
 from potstill.pipeline.checks.models import shown_address
 from potstill.pipeline.checks.seen import Seen, Told
-from potstill.rows import Message, Row
-from potstill.tasks import Task
+from potstill.rows import Message
 
 ANSWER_WITHIN_S = 30.0
 REFUSED_FOR_S = 3.0  # of being told to come back later
-_BYTES_PER_TOKEN = 4  # of English text; a bound for the price, not a count
 
 
 def look_at_endpoint(seen: Seen) -> Iterator[Told]:
@@ -58,31 +56,3 @@ async def _ask(model: ResolvedModel) -> Answer:
         ) from error
     finally:
         await engine.aclose()
-
-
-def look_at_price(seen: Seen) -> Iterator[Told]:
-    """What the teacher costs at most: every row once, and the test rows again where they have no gold answer."""
-    from potstill.pipeline.generate import needs_reference
-
-    job, model, splits, task = seen.job, seen.teacher, seen.splits, seen.task
-    limit = job.generation.max_tokens if model.kind == "endpoint" else task.max_tokens(job.generation.max_tokens)
-    test_times = needs_reference(splits["test"]) + ("teacher" in job.evaluation.models)
-    asked = splits["train"] + splits["validation"] + splits["test"] * test_times
-    prompt = sum(_prompt_tokens(task, row, limit) for row in asked)
-    requests = sum(task.turns(row) for row in asked)
-    answers = requests * limit
-    counted = f"{requests} requests, about {prompt} prompt tokens, at most {answers} answer tokens"
-    if model.kind != "endpoint":
-        yield f"{counted}; nothing to pay, the teacher runs on this machine"
-    elif model.price is None:
-        yield f"{counted}; the price of {model.name} is not known"
-    else:
-        dollars = (prompt * model.price.input + answers * model.price.output) / 1e6
-        yield f"{counted}: at most about ${dollars:.2f} (prices of {model.price.date or 'the catalogue'})"
-
-
-def _prompt_tokens(task: Task, row: Row, limit: int) -> int:
-    """Of all requests of a row: each turn is asked with what stands before it, the answers to earlier turns included."""
-    once = sum(len(message.content.encode()) // _BYTES_PER_TOKEN + 4 for message in task.teacher_messages(row))
-    turns = task.turns(row)
-    return turns * once + turns * (turns - 1) // 2 * limit
