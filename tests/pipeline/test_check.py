@@ -199,6 +199,33 @@ def test_the_password_of_an_endpoint_is_not_shown(tmp_path: Path, priced: str, s
     assert "hunter2" not in json.dumps([finding.as_dict() for finding in found.values()])
 
 
+def test_a_teachers_terms_are_told_and_nothing_more(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ANTHROPIC_API_KEY", "a key")
+    write_rows(tmp_path)
+    finding = look(tmp_path, teacher="claude-haiku")["terms"]
+    assert finding.error is None
+    assert "train competing AI models" in finding.text
+    assert "https://www.anthropic.com/legal/commercial-terms" in finding.text
+
+
+def test_new_prompts_are_announced(tmp_path: Path) -> None:
+    write_rows(tmp_path)
+    text = look(tmp_path, generation={"mode": "prompts", "prompts": {"wanted": 100}})["prompts"].text
+    assert text.startswith("24 of 24 train rows are models for new ones; 76 more are wanted, and up to 5 prompts")
+    assert look(tmp_path, generation={"mode": "prompts", "prompts": {"wanted": 20}})["prompts"].text.startswith("none, unless")
+
+
+def test_prompts_that_nobody_could_write_anew_are_refused(tmp_path: Path) -> None:
+    rows = [{"question": f"Who rang bell {number}?", "context": f"Ann rang bell {number}."} for number in range(40)]
+    (tmp_path / "rows.jsonl").write_bytes(b"".join(orjson.dumps(row) + b"\n" for row in rows))
+    error = look(tmp_path, task="qa", generation={"mode": "prompts"})["prompts"].error
+    assert isinstance(error, InputError)
+    assert error.where == "key 'generation.mode' of the job file"
+    assert "about a context" in str(error.found)
+    with pytest.raises(InputError, match="can be a model"):
+        preflight(job(tmp_path, task="qa", generation={"mode": "prompts"}), tmp_path / "run")
+
+
 # Where a job runs, and what is looked at before it does.
 
 

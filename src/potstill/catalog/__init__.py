@@ -3,5 +3,6 @@
 from potstill.catalog.entry import CatalogEntry
 from potstill.catalog.lookup import entries, resolve
 from potstill.catalog.model import Price, ResolvedModel
+from potstill.catalog.terms import Terms, terms_of
 
-__all__ = ["CatalogEntry", "Price", "ResolvedModel", "entries", "resolve"]
+__all__ = ["CatalogEntry", "Price", "ResolvedModel", "Terms", "entries", "resolve", "terms_of"]

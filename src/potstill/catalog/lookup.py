@@ -36,6 +36,11 @@ def entries() -> Mapping[str, CatalogEntry]:
     return {**users, **{name: entry for name, entry in _our_entries().items() if _find(name, users) is None}}
 
 
+def our_entry(name: str) -> CatalogEntry | None:
+    """What our own catalogue has under a name, or under another name of it."""
+    return _find(name, _our_entries())
+
+
 def resolve(spec: ModelSpec) -> ResolvedModel:
     """Where a model is and how it is reached. Keys given in `spec` override those of a catalogue entry.
 

@@ -21,6 +21,7 @@ from potstill.pipeline.checks.models import (
     look_at_teacher,
 )
 from potstill.pipeline.checks.price import look_at_budget, look_at_gold, look_at_price
+from potstill.pipeline.checks.prompts import look_at_prompts, look_at_terms
 from potstill.pipeline.checks.seen import Seen, Told, at_key
 from potstill.pipeline.checks.teacher import look_at_endpoint
 from potstill.pipeline.folder import RunFolder
@@ -180,6 +181,8 @@ def _look(
 _LOOKS = (
     _look("data", _at("data", look_at_data), "task data"),
     _look("teacher", _at("teacher", look_at_teacher), "teacher"),
+    _look("terms", look_at_terms, "teacher", after="teacher"),
+    _look("prompts", look_at_prompts, "task data generation", after="data"),
     _look("student", _at("student", look_at_student), "student"),
     _look("judge", _at("evaluation.judge", look_at_judge), "teacher student evaluation", after="teacher student"),
     _look("installed", look_at_extras, "teacher student export", after="teacher judge"),

@@ -90,7 +90,8 @@ def check_models(rows: Sequence[Row], task: Task) -> int:
     reasons = [task.why_no_model(row) for row in rows]
     if None not in reasons:
         raise InputError(
-            "no training row can be a model for new prompts", where="generation.mode", found=f"row {rows[0].id}: {reasons[0]}",
+            "no training row can be a model for new prompts", where="key 'generation.mode' of the job file",
+            found=f"row {rows[0].id}: {reasons[0]}",
             expected="mode: answers, and more rows of your own; they need no answers",
         )
     return reasons.count(None)
