@@ -120,12 +120,15 @@ class LoopbackEndpoint:
         """How many requests had a body that had arrived before."""
         return sum(self._counts.values()) - len(self._counts)
 
-    async def __aenter__(self) -> Self:
-        app = web.Application(client_max_size=64 * 2**20)
+    def add_routes(self, app: web.Application) -> None:
         app.router.add_post("/v1/chat/completions", self._handle)
         app.router.add_post("/openai/deployments/{name}/chat/completions", self._handle)
         app.router.add_get("/v1/models", self._models)
         app.router.add_get("/health", self._health)
+
+    async def __aenter__(self) -> Self:
+        app = web.Application(client_max_size=64 * 2**20)
+        self.add_routes(app)
         self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.2)
         await self._runner.setup()
         site = web.TCPSite(self._runner, "127.0.0.1", self._port, backlog=2048)
@@ -180,15 +183,17 @@ class LoopbackEndpoint:
 
 
 @contextmanager
-def serve_in_thread(answer: Callable[[Messages], str], **options: Any) -> Iterator[LoopbackEndpoint]:
-    """The same endpoint in a thread of its own, for synchronous code and for other processes."""
+def serve_in_thread(
+    answer: Callable[[Messages], str], make: Callable[..., Any] = LoopbackEndpoint, **options: Any
+) -> Iterator[Any]:
+    """The same endpoint, or another server that `make` makes, in a thread of its own: for synchronous code, other processes."""
     started = threading.Event()
     stopping: list[Callable[[], None]] = []
-    servers: list[LoopbackEndpoint] = []
+    servers: list[Any] = []
 
     async def serve() -> None:
         stop = asyncio.Event()
-        async with LoopbackEndpoint(answer, **options) as server:
+        async with make(answer, **options) as server:
             loop = asyncio.get_running_loop()
             stopping.append(lambda: loop.call_soon_threadsafe(stop.set))
             servers.append(server)

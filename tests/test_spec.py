@@ -95,3 +95,21 @@ def test_a_job_given_as_a_mapping_names_its_source(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="'student' is missing") as error:
         parse_job({"task": "qa", "teacher": "t"}, source="the caller", folder=tmp_path, default_name="job")
     assert (error.value.where, error.value.hint) == ("the caller", "wrong too: data")
+
+
+@pytest.mark.parametrize(
+    ("keys", "says"),
+    [
+        ("teacher: {model: a/b, server_args: [--x]}", "a server that is started"),
+        ("teacher: {model: m, endpoint: 'http://h/v1', engine: vllm, server_args: [--x]}", "a server that is started"),
+        ("teacher: {path: ./m, engine: anthropic}", "behind an endpoint"),
+        ("teacher: {model: a/b, engine: vllm, batch: true}", "a vendor's endpoint"),
+        ("student: {model: a/b, engine: vllm}", "not for the student"),
+        ("student: {model: a/b, batch: true}", "not for the student"),
+    ],
+)
+def test_keys_of_a_model_fit_together(tmp_path: Path, keys: str, says: str) -> None:
+    section = keys.partition(":")[0]
+    others = "".join(line + "\n" for line in SMALLEST.splitlines() if not line.startswith(section))
+    with pytest.raises(InputError, match=says):
+        load(tmp_path, others + keys + "\n")

@@ -35,7 +35,7 @@ class ModelSpec(Section):
     machine and stopped again, or with 'endpoint' one that runs. Without it OpenAI's protocol, or this process."""
     server_args: list[Annotated[str, Field(coerce_numbers_to_str=True)]] = []
     """More arguments for the server that 'engine' starts, such as [--tensor-parallel-size, 2]."""
-    batch: Literal[False] = False
+    batch: bool = False
     """Ask through the vendor's batch API: at half the price, answered within 24 hours."""
     api_key_env: str | None = None
     """The environment variable, or the entry of the system keyring, that holds the endpoint's key."""
@@ -136,6 +136,12 @@ class JudgeSpec(ModelSpec):
     """Also compare the distilled model's answers with the baseline's and the teacher's, each pair in both orders."""
     allow_self: bool = False
     """Let the teacher or the student judge, which favours its own answers."""
+
+    @model_validator(mode="after")
+    def _is_asked_at_once(self) -> JudgeSpec:
+        if self.batch:
+            raise ValueError("'batch' is for teachers: a judge is asked at once")
+        return self
 
 
 def with_absolute_path(spec: ModelSpec, folder: Path) -> ModelSpec:

@@ -218,6 +218,37 @@ def test_a_missing_catalogue_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path:
         resolve(ModelSpec(model="gpt-4o"))
 
 
+@pytest.mark.parametrize(
+    ("spec", "says"),
+    [
+        ({"model": "gpt-4o", "engine": "vllm"}, "vllm cannot serve this model"),
+        ({"model": "smollm2-135m-instruct", "engine": "sglang"}, "sglang cannot serve this model"),
+        ({"model": "phi-4-mini", "engine": "anthropic"}, "for a model behind an endpoint"),
+        ({"model": "phi-4-mini", "batch": True}, "for a vendor's endpoint"),
+        ({"model": "d", "endpoint": "https://host/openai/deployments/d?api-version=1", "batch": True}, "no batches"),
+    ],
+)
+def test_what_asks_a_model_has_to_fit_where_it_is(spec: dict[str, object], says: str) -> None:
+    with pytest.raises(InputError, match=says):
+        resolve(ModelSpec(**spec))  # type: ignore[arg-type]
+
+
+def test_a_server_that_runs_already_is_an_endpoint_of_its_kind() -> None:
+    found = resolve(ModelSpec(model="m", endpoint="http://127.0.0.1:8000/v1", engine="vllm"))
+    assert (found.kind, found.engine, found.served) == ("endpoint", "vllm", True)
+
+
+def test_a_batch_costs_half_unless_the_catalogue_says_otherwise(write_catalog) -> None:
+    write_catalog("dear: {model: m, endpoint: 'http://h/v1', batch: true, price: {input: 4, output: 8, batch: 0.75}}")
+    assert resolve(ModelSpec(model="dear")).price_paid == Price(3.0, 6.0, batch=1.0)
+    haiku = resolve(ModelSpec(model="claude-haiku"))
+    halved = resolve(ModelSpec(model="claude-haiku", batch=True))
+    assert haiku.price is not None
+    assert halved.price_paid is not None
+    assert haiku.price_paid == haiku.price
+    assert halved.price_paid.input == haiku.price.input / 2
+
+
 def test_importing_the_catalogue_loads_nothing_heavy() -> None:
     heavy = "{'torch', 'transformers', 'gguf', 'xllamacpp', 'numpy', 'aiohttp'}"
     code = f"import sys, potstill.catalog, potstill.templates; print(sorted({heavy} & set(sys.modules)))"

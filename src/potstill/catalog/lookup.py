@@ -85,6 +85,9 @@ def _check_fit(spec: ModelSpec, found: ResolvedModel) -> None:
         raise InputError("engine: anthropic is for a model behind an endpoint", where=found.name, found=kind)
     if found.batch and found.kind != "endpoint":
         raise InputError("'batch' is for a vendor's endpoint", where=found.name, found=kind)
+    if found.batch and "/openai/deployments/" in str(found.endpoint):
+        raise InputError("the address of one deployment takes no batches", where=found.name,
+                         expected="https://RESOURCE.openai.azure.com/openai/v1, with the deployment's name as 'model'")
 
 
 def _our_entries() -> dict[str, CatalogEntry]:

@@ -50,6 +50,11 @@ class ResolvedModel:
     batch: bool = False
 
     @property
+    def price_paid(self) -> Price | None:
+        """What its tokens cost as they are asked for, in batches or one by one."""
+        return self.price.in_batches() if self.price is not None and self.batch else self.price
+
+    @property
     def served(self) -> bool:
         """Whether it answers from another process, at an endpoint or from a server that is started for it."""
         return self.kind == "endpoint" or self.engine is not None

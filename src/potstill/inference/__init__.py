@@ -6,13 +6,16 @@ from collections.abc import Callable
 from pathlib import Path
 
 from potstill.catalog.model import ResolvedModel
+from potstill.inference.anthropic import AnthropicEngine
+from potstill.inference.batch import BatchEngine
 from potstill.inference.client import Client
+from potstill.inference.endpoint import EndpointEngine
 from potstill.inference.identity import model_identity
 from potstill.inference.journal import Journal
 from potstill.inference.keys import endpoint_key
 from potstill.inference.protocol import Engine
 
-__all__ = ["Client", "Journal", "endpoint_key", "model_identity", "open_engine"]
+__all__ = ["BatchEngine", "Client", "Journal", "endpoint_key", "model_identity", "open_batches", "open_engine"]
 
 
 def open_engine(
@@ -51,14 +54,26 @@ def open_engine(
     return TransformersEngine(model, threads=threads)
 
 
-def _at_endpoint(model: ResolvedModel, concurrency: int | None, say: Callable[[str], None]) -> Engine:
+def open_batches(
+    model: ResolvedModel, folder: Path, *, kept: Callable[[str], bool], say: Callable[[str], None] = lambda text: None
+) -> BatchEngine:
+    """The engine that asks a model behind an endpoint through its vendor's batch API; see `BatchEngine`.
+
+    Raises:
+        InputError: a key or an extra is missing.
+    """
+    from potstill.inference.batch_anthropic import AnthropicBatches
+    from potstill.inference.batch_openai import OpenAIBatches
+
+    engine = _at_endpoint(model, None, say)
+    service = AnthropicBatches(engine) if isinstance(engine, AnthropicEngine) else OpenAIBatches(engine)
+    return BatchEngine(service, folder, kept=kept, say=say)
+
+
+def _at_endpoint(model: ResolvedModel, concurrency: int | None, say: Callable[[str], None]) -> AnthropicEngine | EndpointEngine:
     address, name, key = str(model.endpoint), str(model.model), endpoint_key(model)
     if model.engine == "anthropic":
-        from potstill.inference.anthropic import AnthropicEngine
-
         return AnthropicEngine(address, name, key, say=say, concurrency=concurrency, context_window=model.context_window)
-    from potstill.inference.endpoint import EndpointEngine
-
     return EndpointEngine(
         address, name, key, server=model.engine, say=say, concurrency=concurrency, context_window=model.context_window
     )

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any
 
 import orjson
@@ -107,9 +107,22 @@ class AnthropicEngine:
         """
         while True:
             body = self.body(request)
-            raw = await self._ask(body)
-            if not self._refused.learn(raw, body):
+            arguments = _as_arguments(body)
+            raw = await self._raw(lambda: self._sdk.messages.with_raw_response.create(**arguments))  # noqa: B023 (awaited here)
+            if not self.learn(raw, body):
                 return raw
+
+    def learn(self, raw: RawReply, sent: Mapping[str, Any]) -> bool:
+        """Whether the same request is worth another try, because what was refused in it is left out from now on."""
+        return self._refused.learn(raw, sent)
+
+    async def call(self, make: Callable[[Any], Awaitable[Any]]) -> RawReply:
+        """Ask another part of the same API: `make` gets the SDK's message batches, with raw responses.
+
+        Raises:
+            TransportError: as `generate`.
+        """
+        return await self._raw(lambda: make(self._sdk.messages.batches.with_raw_response))
 
     def body(self, request: Request) -> dict[str, Any]:
         """The body of a request to /v1/messages.
@@ -143,11 +156,11 @@ class AnthropicEngine:
     async def aclose(self) -> None:
         await self._sdk.close()
 
-    async def _ask(self, body: Mapping[str, Any]) -> RawReply:
+    async def _raw(self, make: Callable[[], Awaitable[Any]]) -> RawReply:
         started = time.perf_counter()
         try:
             async with asyncio.timeout(self._timeout_s):
-                response = await self._sdk.messages.with_raw_response.create(**_as_arguments(body))
+                response = await make()
                 received = await response.read()
                 status, headers = response.status_code, response.headers
         except self._errors.APIStatusError as error:

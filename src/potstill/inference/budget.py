@@ -81,6 +81,13 @@ class Ledger:
         self._picodollars += worst.picodollars or 0
         self._in_flight += 1
 
+    def resume(self, worst: Cost) -> None:
+        """A request that is held back for since an earlier process, as the journals say, is in flight again."""
+        if self._budget == Budget():  # then they were not read
+            self._tokens += worst.tokens
+            self._picodollars += worst.picodollars or 0
+        self._in_flight += 1
+
     def settle(self, worst: Cost, actual: Cost | None) -> None:
         """A request that was held back for is over, and cost this; None where nobody knows, so that it counts in full."""
         self._in_flight -= 1
@@ -191,6 +198,13 @@ class Account:
         """
         worst = self.worst(request)
         await self._ledger.reserve(worst)
+        return Bill(self, request, worst)
+
+    def reopen(self, request: Request) -> Bill:
+        """The bill of a request that an earlier process has sent and that is still under way: the ledger holds its most
+        already, because its intent has no outcome yet."""
+        worst = self.worst(request)
+        self._ledger.resume(worst)
         return Bill(self, request, worst)
 
     def worst(self, request: Request) -> Cost:

@@ -8,6 +8,7 @@ calls fail. Memory does not grow with the number of requests.
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from collections.abc import Callable, Coroutine, Iterable
 from dataclasses import dataclass
@@ -57,14 +58,16 @@ class Client:
         max_attempts: Failed tries after which a request is given up. Being told to slow down (status 429) is no failed try.
         no_progress_s: Seconds without a single answer, while waiting on refusals, after which the job is stopped.
         account: What its requests cost and may cost; None counts nothing (an untrained student, say).
+        under_way: Whether the request of a key is at the engine since an earlier process, whose intent stands.
     """
 
     def __init__(
         self, engine: Engine, journal: Journal, *, concurrency: int | None, max_attempts: int = 5, no_progress_s: float = 600.0,
-        account: Account | None = None,
+        account: Account | None = None, under_way: Callable[[str], bool] = lambda key: False,
     ) -> None:
         self._engine, self._journal, self._account = engine, journal, account
-        self._max_attempts, self._no_progress_s = max_attempts, no_progress_s
+        self._max_attempts, self._under_way = max_attempts, under_way
+        self._no_progress_s = math.inf if engine.capabilities.batched else no_progress_s
         self._identity = dict(engine.identity)
         self._name = str(self._identity.get("endpoint", "the model"))
         self._rate = _rate(engine, concurrency)
@@ -182,19 +185,25 @@ class Client:
         Raises:
             BudgetError: it could cost more than is left.
         """
-        bill = None if self._account is None else await self._account.open(request)
+        resumed = self._under_way(key)
+        bill = None
+        if self._account is not None:
+            bill = self._account.reopen(request) if resumed else await self._account.open(request)
         try:
-            return await self._call(key, request, attempt, bill)
+            return await self._call(key, request, attempt, bill, resumed=resumed)
         finally:
             if bill is not None:
                 bill.close()
 
-    async def _call(self, key: str, request: Request, attempt: int, bill: Bill | None) -> Reply | retry.Setback:
+    async def _call(
+        self, key: str, request: Request, attempt: int, bill: Bill | None, *, resumed: bool
+    ) -> Reply | retry.Setback:
         """One call, journaled around: the intent before, what came back before it is parsed."""
         sampling = request.sampling
         prompt_bytes = sum(len(message.content.encode()) for message in request.messages)
         meta = {"attempt": attempt, "prompt_bytes": prompt_bytes, "max_tokens": sampling.max_tokens, "sample": request.sample}
-        self._journal.append_intent(key, meta, price=None if bill is None else bill.at_most())
+        if not resumed:
+            self._journal.append_intent(key, meta, price=None if bill is None else bill.at_most())
         try:
             raw = await self._engine.generate(request)
         except TransportError as error:
@@ -241,9 +250,10 @@ class Client:
 
 
 def _rate(engine: Engine, concurrency: int | None) -> RateController:
-    """A model in this process has as many places as slots; an endpoint has those that all its users share."""
+    """A model in this process has as many places as slots, a batch has room for so many requests; the places of an endpoint
+    are those that all its users share."""
     told = engine.capabilities
-    if told.local:
+    if told.local or told.batched:
         slots = concurrency or told.max_concurrency or 1
         return RateController(slots, slots)
     return shared_controller(engine.identity, concurrency)

@@ -22,6 +22,7 @@ from potstill.inference.limits import read_limits, retry_after_s
 from potstill.inference.protocol import Capabilities, RawReply, Reply, Request, Score, TransportError
 
 CONNECT_TIMEOUT_S = 20.0
+_JSON = {"Content-Type": "application/json"}
 _LOOPBACK = ("localhost", "127.0.0.1", "::1", "0.0.0.0")
 
 
@@ -80,10 +81,30 @@ class EndpointEngine:
             TransportError: no connection, a timeout, or a reply that was cut off.
         """
         while True:
-            body = self._dialect.body(request)
-            raw = await self._post(orjson.dumps(body))
-            if not self._dialect.learn(raw, body):
+            body = self.body(request)
+            raw = await self._send("POST", self._url, orjson.dumps(body), _JSON)
+            if not self.learn(raw, body):
                 return raw
+
+    def body(self, request: Request) -> dict[str, Any]:
+        """The body of a request to chat/completions."""
+        return self._dialect.body(request)
+
+    def learn(self, raw: RawReply, sent: Mapping[str, Any]) -> bool:
+        """Whether the same request is worth another try, because what was refused in it is left out from now on."""
+        return self._dialect.learn(raw, sent)
+
+    async def call(self, method: str, path: str, data: Mapping[str, Any] | aiohttp.FormData | None = None) -> RawReply:
+        """Ask another part of the same API, such as "batches"; `data` goes as JSON or as a form.
+
+        Raises:
+            TransportError: as `generate`.
+        """
+        root = str(self._url.with_query(None)).removesuffix("chat/completions")
+        url = URL(root + path).update_query(self._url.query)
+        if isinstance(data, aiohttp.FormData):
+            return await self._send(method, url, data, {})
+        return await self._send(method, url, None if data is None else orjson.dumps(data), _JSON)
 
     def parse(self, raw: RawReply) -> Reply:
         return parse_completion(raw)
@@ -96,15 +117,19 @@ class EndpointEngine:
             await self._session.close()
             self._session = None
 
-    async def _post(self, sent: bytes) -> RawReply:
+    async def _send(
+        self, method: str, url: URL, data: bytes | aiohttp.FormData | None, headers: Mapping[str, str]
+    ) -> RawReply:
         session = self._open_session()
         started = time.perf_counter()
         try:
-            async with session.post(self._url, data=sent, allow_redirects=False, proxy=self._proxy) as response:
+            async with session.request(
+                method, url, data=data, headers=headers, allow_redirects=False, proxy=self._proxy
+            ) as response:
                 received = await response.read()
                 latency_s = time.perf_counter() - started
-                body, headers = strike_out(received, response.status, self._key), response.headers
-                return RawReply(response.status, body, latency_s, retry_after_s(headers), read_limits(headers))
+                body, told = strike_out(received, response.status, self._key), response.headers
+                return RawReply(response.status, body, latency_s, retry_after_s(told), read_limits(told))
         except TimeoutError as error:
             what = f"{self._shown_url} sent no whole reply within {time.perf_counter() - started:.3g} s"
             raise TransportError(what) from error
@@ -123,7 +148,7 @@ class EndpointEngine:
 
 
 def _headers(url: URL, api_key: str | None) -> dict[str, str]:
-    headers = {"Content-Type": "application/json", "Accept": "application/json"}
+    headers = {"Accept": "application/json"}
     if api_key is not None:
         headers |= key_header(url, api_key)
     elif url.user is not None:

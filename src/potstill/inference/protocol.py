@@ -128,7 +128,7 @@ class Capabilities:
 
     score: `score` works. choices: `Sampling.choices` is enforced. json_schema: `Sampling.json_schema` is. local: the model runs
     in this process, so its memory can be measured here and a reply costs no money. max_concurrency: requests it serves at once
-    (slots), None if unknown.
+    (slots), None if unknown. batched: replies come hours later, many at once.
     """
 
     score: bool
@@ -137,6 +137,7 @@ class Capabilities:
     max_concurrency: int | None = None
     context_window: int | None = None
     json_schema: bool = False
+    batched: bool = False
 
 
 class MalformedReplyError(PotstillError):

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from itertools import accumulate, chain, repeat
 from pathlib import Path
 from typing import Any
@@ -27,9 +28,9 @@ from potstill.generation import (
     Teacher,
     generate_answers,
 )
-from potstill.inference import Client, Journal, model_identity, open_engine
+from potstill.inference import Client, Journal, model_identity, open_batches, open_engine
 from potstill.inference.budget import Account, Budget, Ledger
-from potstill.inference.protocol import Sampling
+from potstill.inference.protocol import Engine, Sampling
 from potstill.pipeline.curate import Curate
 from potstill.pipeline.grow import check_reached, grow, summary_of
 from potstill.pipeline.stage import Context
@@ -192,12 +193,12 @@ async def opened_teacher(
     sampling = Sampling(temperature=generation.temperature, top_p=generation.top_p, max_tokens=generation.max_tokens)
     concurrency = model.concurrency or (None if model.served else LOCAL_SLOTS)
     with Journal(journal_folder) as journal:
-        account = Account.of(model, ledger or Ledger.of_run(journal_folder.parent, budget_of(generation), model.price))
-        engine = await asyncio.to_thread(
-            open_engine, model, concurrency=concurrency, context=context, folder=journal_folder, say=say
-        )
+        paid = replace(model, price=model.price_paid)
+        account = Account.of(paid, ledger or Ledger.of_run(journal_folder.parent, budget_of(generation), paid.price))
+        engine, under_way = await asyncio.to_thread(_open, model, journal, journal_folder, concurrency, context, say)
         try:
-            yield Teacher(model.name, Client(engine, journal, concurrency=concurrency, account=account), sampling)
+            client = Client(engine, journal, concurrency=concurrency, account=account, under_way=under_way)
+            yield Teacher(model.name, client, sampling)
         finally:
             await engine.aclose()
 
@@ -205,6 +206,16 @@ async def opened_teacher(
 def budget_of(generation: GenerationSpec) -> Budget:
     """What a job may spend."""
     return Budget(usd=generation.budget_usd, tokens=generation.budget_tokens)
+
+
+def _open(
+    model: ResolvedModel, journal: Journal, folder: Path, concurrency: int | None, context: int, say: Callable[[str], None]
+) -> tuple[Engine, Callable[[str], bool]]:
+    """The engine, and what it knows of requests that an earlier process has sent."""
+    if model.batch:
+        batches = open_batches(model, folder, kept=lambda key: journal.reply(key) is not None, say=say)
+        return batches, batches.under_way
+    return open_engine(model, concurrency=concurrency, context=context, folder=folder, say=say), lambda key: False
 
 
 def answers_in_order(
