@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from docs.programs import install
 from docs.world import KEY, Reader, key_variables, teacher_of, user_catalogue
 from loopback import serve_in_thread
 
@@ -46,4 +47,5 @@ def reader(tmp_path: Path, brief_student: Path, monkeypatch: pytest.MonkeyPatch)
         for name in key_variables():
             monkeypatch.setenv(name, KEY)
         monkeypatch.chdir(folder)
-        yield Reader(folder, monkeypatch)
+        install(tmp_path / "programs")
+        yield Reader(folder, monkeypatch, tmp_path / "programs")

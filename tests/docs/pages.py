@@ -23,7 +23,7 @@ from markdown_it import MarkdownIt
 
 ROOT = Path(__file__).resolve().parents[2]
 DOCS = ROOT / "docs"
-REASONS = ("needs another program", "takes minutes", "an illustration")
+REASONS = ("takes minutes", "an illustration")
 FILE_KINDS = ("yaml", "jsonl", "csv", "json", "python")
 OUTPUT = "Output"
 

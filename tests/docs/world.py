@@ -1,7 +1,7 @@
 """The world that pages are run in: the catalogue's endpoints are a server on loopback, its students a tiny one.
 
-The teacher there knows the answers of all rows that lie in the page's folder, so that nothing is rejected that a good teacher
-would have got right.
+Programs of others that pages name are stand-ins where they are not installed (`programs.py`). The teacher knows the answers of
+all rows that lie in the page's folder, so that nothing is rejected that a good teacher would have got right.
 """
 
 from __future__ import annotations
@@ -85,6 +85,7 @@ class Reader:
 
     folder: Path
     monkeypatch: pytest.MonkeyPatch
+    programs: Path
     namespace: dict[str, Any] = field(default_factory=dict)
     printed: str = ""
 
@@ -127,7 +128,7 @@ class Reader:
             return 0, ""
         if command.startswith("potstill ") and not _SHELL & set(command):
             return self._potstill(shlex.split(command))
-        path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+        path = os.pathsep.join((str(Path(sys.executable).parent), os.environ["PATH"], str(self.programs)))
         done = subprocess.run(
             ["bash", "-c", command], cwd=self.folder, env={**os.environ, "PATH": path}, text=True, stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT, timeout=240,
