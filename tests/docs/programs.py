@@ -1,7 +1,7 @@
 """Programs of others that pages name, where they are not installed: each reads what it is given and lets llama.cpp answer.
 
 `ollama create NAME -f MODELFILE` reads the Modelfile's instructions (github.com/ollama/ollama, docs/modelfile) and loads the
-file behind FROM; `ollama run NAME PROMPT` answers under its SYSTEM, and `llama-cli -m FILE -cnv --temp T -p PROMPT` answers, too.
+file behind FROM; `ollama run NAME PROMPT` answers under SYSTEM, and `llama-cli -m FILE -cnv --temp T -p PROMPT` answers too.
 They tell that our files are there, well formed and loadable, and that the arguments are as these programs take them; what the
 programs themselves make of them is not seen here.
 
