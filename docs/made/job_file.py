@@ -14,7 +14,7 @@ from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
 from made.blocks import code, table
-from potstill.spec import JobSpec, ModelSpec
+from potstill.spec import JobSpec, ModelSpec, TeacherSpec
 
 _BOUNDS = {annotated_types.Ge: "≥ {ge:g}", annotated_types.Gt: "> {gt:g}", annotated_types.Le: "≤ {le:g}",
            annotated_types.Lt: "< {lt:g}"}
@@ -29,6 +29,8 @@ def job_file_reference() -> str:
         if model is None:
             continue
         parts.append(_section(name, name, model, leave_out=_keys_of_teacher(model)))
+        if name == "teacher":
+            parts.append(_section("One of several teachers", "teachers", TeacherSpec, leave_out=_keys_of_teacher(TeacherSpec)))
         parts += [
             _section(f"{name}.{key}", f"{name}.{key}", inner, leave_out=_keys_of_teacher(inner))
             for key, inner in _models_within(model)
@@ -66,7 +68,7 @@ def _models_within(model: type[BaseModel]) -> list[tuple[str, type[BaseModel]]]:
 
 
 def _model_of(annotation: Any) -> type[BaseModel] | None:
-    options = [annotation, *get_args(annotation)]
+    options = [annotation, *get_args(annotation), *(inner for option in get_args(annotation) for inner in get_args(option))]
     return next((option for option in options if isinstance(option, type) and issubclass(option, BaseModel)), None)
 
 

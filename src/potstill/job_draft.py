@@ -16,7 +16,7 @@ from pydantic import ValidationError
 
 from potstill.errors import InputError
 from potstill.spec import EXAMPLES, JobSpec, read_job_mapping, with_absolute_paths
-from potstill.validation import explain_all
+from potstill.validation import explain_all, place_of
 from potstill.yaml_files import line_of
 
 # What stands in for a required section that is missing or cannot be read; nobody looks at it.
@@ -49,7 +49,7 @@ def draft_job(path: Path) -> JobDraft:
         return JobDraft(with_absolute_paths(JobSpec.model_validate(data), folder))
     except ValidationError as error:
         problems = explain_all(error, JobSpec, source=str(path), examples=EXAMPLES, line_of=partial(line_of, path))
-        places = [problem["loc"] for problem in error.errors()]
+        places = [place_of(problem) for problem in error.errors()]
     sections = frozenset(str(place[0]) for place in places if place)
     job, unread = _mended({key: value for key, value in data.items() if key in JobSpec.model_fields}, places)
     return JobDraft(with_absolute_paths(job, folder), tuple(problems), sections | unread, unread)

@@ -23,11 +23,12 @@ def job_schema() -> dict[str, Any]:
     """The schema as a value that JSON can hold."""
     schema = JobSpec.model_json_schema()
     definitions, keys = schema["$defs"], schema["properties"]
-    for name in ("ModelSpec", "StudentSpec", "JudgeSpec"):
+    for name in ("ModelSpec", "TeacherSpec", "StudentSpec", "JudgeSpec"):
         definitions[name] |= {"oneOf": [_GIVEN["model"], _GIVEN["path"]], "if": _GIVEN["endpoint"], "then": _GIVEN["model"]}
         _text(definitions[name]["properties"]["endpoint"])["pattern"] = _ADDRESS
-    for name in ("teacher", "student"):
-        keys[name] = _or(keys[name], _NAME)
+    keys["student"] = _or(keys["student"], _NAME)
+    one, several = keys["teacher"].pop("oneOf")
+    keys["teacher"]["anyOf"] = [_NAME, one, {**several, "items": _or(several["items"], _NAME)}]
     definitions["EvaluationSpec"]["properties"]["judge"]["anyOf"].insert(0, _NAME)
     formats = definitions["ExportSpec"]["properties"]["formats"]
     keys["export"] = _or(keys["export"], {key: formats[key] for key in ("type", "items", "description")})

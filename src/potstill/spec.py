@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import Field, ValidationError, field_validator
+from pydantic import Discriminator, Field, Tag, ValidationError, ValidationInfo, field_validator, model_validator
 
 from potstill.spec_curation import BalanceSpec, CurationSpec
 from potstill.spec_models import (
@@ -23,17 +23,19 @@ from potstill.spec_models import (
     Section,
     ShrinkSpec,
     StudentSpec,
+    TeacherSpec,
     check_address,
     with_absolute_path,
 )
+from potstill.spec_panel import check_panel, check_strategy
 from potstill.spec_prompts import PromptsSpec
-from potstill.validation import NOT_BUILT, Lines, explain
+from potstill.validation import NOT_BUILT, ONE, SEVERAL, Lines, explain
 from potstill.yaml_files import line_of, read_mapping
 
 __all__ = [
     "EXAMPLES", "AdapterSpec", "BalanceSpec", "CurationSpec", "DataSpec", "EvaluationSpec", "ExportSpec", "GenerationSpec",
-    "JobSpec", "JudgeSpec", "ModelSpec", "PromptsSpec", "Section", "ShrinkSpec", "StudentSpec", "TaskName", "TrainingSpec",
-    "check_address", "dump_job", "load_job", "parse_job", "read_job_mapping", "with_absolute_paths",
+    "JobSpec", "JudgeSpec", "ModelSpec", "PromptsSpec", "Section", "ShrinkSpec", "StudentSpec", "TaskName", "TeacherSpec",
+    "TrainingSpec", "check_address", "dump_job", "load_job", "parse_job", "read_job_mapping", "with_absolute_paths",
 ]
 
 TaskName = Literal["nli", "conversation", "qa", "math", "summarization", "classification", "text"]
@@ -43,7 +45,7 @@ Unit = Annotated[float, Field(ge=0.0, le=1.0)]
 EXAMPLES = {
     "name": "letters, digits, '.', '_' and '-', such as name: support; without it the file's own name is taken",
     "task": "one of nli, conversation, qa, math, summarization, classification, text",
-    "teacher": "a name or a mapping, such as teacher: deepseek-v3",
+    "teacher": "a name, a mapping or a list of them, such as teacher: deepseek-v3",
     "student": "a name or a mapping, such as student: phi-4-mini",
     "data": "a mapping, such as data: {train: rows.jsonl}",
     "data.train": "a file, such as train: rows.jsonl",
@@ -75,27 +77,42 @@ class GenerationSpec(Section):
     """The teacher chooses among the likeliest tokens that make up this share of the probability."""
     max_tokens: Annotated[int, Field(ge=1, le=131_072)] = 512
     """The longest answer of the teacher, and later of the student, in tokens."""
-    samples: Literal[1] = 1
-    """Answers a row."""
+    samples: Annotated[int, Field(ge=1, le=64)] = 1
+    """Answers of a teacher to a row."""
     chain_of_thought: Literal[False] = False
     """Whether the teacher is asked to reason before it answers."""
     rationale: Literal["discard"] = "discard"
     """What becomes of the reasoning that an endpoint returns beside its answer."""
-    select: Literal["all"] = "all"
-    """Which of several answers to a row are kept."""
+    select: Literal["all", "best", "vote"] = "all"
+    """Which of several answers to a row are kept: all that differ; the best, by the gold answer; what most agree on."""
     mode: Literal["answers", "prompts"] = "answers"
     """What the teacher writes: answers to your rows; or also new prompts after the model of your training rows, and answers to
     them."""
     prompts: PromptsSpec = PromptsSpec()
     """How new prompts are written, where mode is prompts."""
-    strategy: Literal["mix"] = "mix"
-    """How the rows of several teachers are put together."""
+    strategy: Literal["mix", "route", "best", "vote"] = "mix"
+    """Whom of several teachers a row goes to: mix, one by weight; route, one by a field of the row; best and vote, all of them,
+    and the best answer or the one that most agree on is kept."""
+    route_by: Annotated[str, Field(pattern=r"^meta(\.[^.]+)+$")] | None = None
+    """The field of a row that strategy: route goes by, such as meta.topic."""
     budget_usd: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
     """The most that the run may spend on models, in dollars; the teacher's price has to be known."""
     budget_tokens: Positive | None = None
     """The most tokens that the teacher may read and write in the run."""
     min_teacher_score: Unit | None = None
     """The run stops before the rest is asked where the teacher's first answers score less on the task's main metric."""
+
+    @model_validator(mode="after")
+    def _several_answers_can_be_chosen_from(self) -> GenerationSpec:
+        if self.samples > 1 and self.temperature == 0:
+            raise ValueError("at temperature 0 all samples are the same answer: raise temperature, or leave samples out")
+        if self.strategy in ("best", "vote") and self.select not in ("all", self.strategy):
+            raise ValueError(f"strategy: {self.strategy} chooses among all answers of all teachers: leave select out")
+        if self.samples == 1 and self.select != "all" and self.strategy not in ("best", "vote"):
+            raise ValueError(f"select: {self.select} needs samples: 2 or more to choose from")
+        if (self.strategy == "route") != (self.route_by is not None):
+            raise ValueError("strategy: route and route_by, the field of a row that it goes by, need each other")
+        return self
 
 
 class TrainingSpec(Section):
@@ -161,6 +178,10 @@ class ExportSpec(Section):
     """Mean nats a token that the exported file's greedy choices may lose under the weights; past it the job fails."""
 
 
+def _one_or_several(teacher: Any) -> str:
+    return SEVERAL if isinstance(teacher, list) else ONE
+
+
 class JobSpec(Section):
     """A whole job. Only task, teacher, student and data.train are required."""
 
@@ -168,13 +189,16 @@ class JobSpec(Section):
     """Names the run folder runs/NAME; without it the job file's own name."""
     task: TaskName
     """What the rows are about: decides prompts, how answers are read and verified, and the main metric."""
-    teacher: ModelSpec
-    """Who answers the rows: a name, or a mapping with model, path or endpoint."""
+    teacher: Annotated[
+        Annotated[ModelSpec, Tag(ONE)] | Annotated[list[TeacherSpec], Tag(SEVERAL), Field(min_length=1)],
+        Discriminator(_one_or_several),
+    ]
+    """Who answers the rows: a name, or a mapping with model, path or endpoint; or a list of them (generation.strategy)."""
     student: StudentSpec
     """Who learns: a name, or a mapping with model or path, shrink, adapter."""
     data: DataSpec
     """Where the rows come from."""
-    generation: GenerationSpec = GenerationSpec()
+    generation: Annotated[GenerationSpec, Field(validate_default=True)] = GenerationSpec()
     """How the teacher is asked."""
     curation: CurationSpec = CurationSpec()
     """Which answers are kept."""
@@ -185,10 +209,33 @@ class JobSpec(Section):
     export: ExportSpec = ExportSpec()
     """What the student is written as: a list of formats, or a mapping."""
 
+    @property
+    def teachers(self) -> tuple[TeacherSpec, ...]:
+        """All teachers, in the order of the file; the first is the one that the student is compared with."""
+        given = self.teacher if isinstance(self.teacher, list) else [self.teacher]
+        return tuple(TeacherSpec.model_validate(one.model_dump()) for one in given)
+
     @field_validator("teacher", "student", mode="before")
     @classmethod
     def _a_name_is_a_model(cls, value: Any) -> Any:
+        if isinstance(value, list):
+            return [{"model": one} if isinstance(one, str) else one for one in value]
         return {"model": value} if isinstance(value, str) else value
+
+    @field_validator("teacher")
+    @classmethod
+    def _each_teacher_once(cls, teacher: ModelSpec | list[TeacherSpec]) -> ModelSpec | list[TeacherSpec]:
+        if isinstance(teacher, list):
+            check_panel(teacher)
+        return teacher
+
+    @field_validator("generation")
+    @classmethod
+    def _fits_the_teachers(cls, generation: GenerationSpec, info: ValidationInfo) -> GenerationSpec:
+        teacher = info.data.get("teacher")
+        if teacher is not None:
+            check_strategy(generation.strategy, teacher if isinstance(teacher, list) else [])
+        return generation
 
     @field_validator("export", mode="before")
     @classmethod
@@ -247,7 +294,10 @@ def with_absolute_paths(job: JobSpec, folder: Path) -> JobSpec:
             "data": job.data.model_copy(
                 update={key: _absolute(getattr(job.data, key), folder) for key in ("train", "validation", "test")}
             ),
-            "teacher": with_absolute_path(job.teacher, folder),
+            "teacher": (
+                [with_absolute_path(teacher, folder) for teacher in job.teacher]
+                if isinstance(job.teacher, list) else with_absolute_path(job.teacher, folder)
+            ),
             "student": with_absolute_path(job.student, folder),
             "evaluation": job.evaluation.model_copy(
                 update={"judge": job.evaluation.judge and with_absolute_path(job.evaluation.judge, folder)}

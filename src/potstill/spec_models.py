@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 EngineName = Literal["anthropic", "vllm", "sglang"]
 Positive = Annotated[int, Field(ge=1)]
+Value = Annotated[str, Field(coerce_numbers_to_str=True, json_schema_extra={"type": ["string", "number"]})]
 
 
 class Section(BaseModel):
@@ -88,6 +89,22 @@ def check_address(endpoint: str | None) -> None:
     parts = urlsplit(endpoint)
     if not parts.hostname or parts.port == 0:  # to ask for the port fails where it is no number up to 65535
         raise ValueError("an endpoint names a host, and a port from 1 to 65535 where it names one")
+
+
+class TeacherSpec(ModelSpec):
+    """One of several teachers: a model, and which rows it answers."""
+
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")] | None = None
+    """What rows and report call it; without it the model's own name."""
+    weight: Annotated[float, Field(gt=0)] = 1.0
+    """Its part of the rows where generation.strategy is mix, over the sum of all weights."""
+    routes: Annotated[list[Value], Field(min_length=1)] | None = None
+    """The values of generation.route_by whose rows it answers; without it, the rows that no other teacher answers."""
+
+    @property
+    def called(self) -> str:
+        """Its name, or what the user called the model, without the folders before it."""
+        return self.name or self.model or Path(str(self.path)).stem
 
 
 class ShrinkSpec(Section):

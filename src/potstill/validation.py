@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import difflib
 import re
+import types
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Annotated, Any, Union, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
 
@@ -29,8 +30,9 @@ _EXPECTED = {
     "string_type": "a text",
     "list_type": "a list",
 }
-# What pydantic adds to the place of a problem where a value may be of several kinds.
-_NOT_A_KEY = ("list[str]", "literal['auto']", "[key]")
+# What pydantic adds to the place of a problem where a value may be of several kinds; the first two by our own wish.
+ONE, SEVERAL = "[one]", "[several]"
+_NOT_A_KEY = ("list[str]", "literal['auto']", "[key]", ONE, SEVERAL)
 
 
 Lines = Callable[[Sequence[int | str]], int | None]
@@ -77,7 +79,7 @@ def explain_all(
         problems.setdefault(_key(problem, prefix), problem)
     explained = []
     for key, problem in problems.items():
-        line = line_of([*prefix, *problem["loc"]]) if line_of else None
+        line = line_of([*prefix, *place_of(problem)]) if line_of else None
         where = source if line is None else f"{source}, line {line}"
         explained.append(_explain_one(key or "the job", problem, model, where, examples or {}))
     return explained
@@ -90,7 +92,7 @@ def _explain_one(
     if problem["type"] == "missing":
         return InputError(f"the required key '{key}' is missing", where=where, expected=expected)
     if problem["type"] == "extra_forbidden":
-        known = _known_keys(model, problem["loc"][:-1])
+        known = _known_keys(model, place_of(problem)[:-1])
         near = difflib.get_close_matches(str(problem["loc"][-1]), known, n=1)
         hint = f"did you mean '{near[0]}'?" if near else None
         return InputError(f"unknown key '{key}'", where=where, expected=f"one of {', '.join(known)}", hint=hint)
@@ -103,12 +105,19 @@ def _keys(error: ValidationError, prefix: Sequence[str]) -> list[str]:
     return list(dict.fromkeys(_key(problem, prefix) for problem in error.errors()))
 
 
+def place_of(problem: Any) -> tuple[int | str, ...]:
+    """The keys and places in lists that lead to a problem of pydantic's."""
+    return tuple(part for part in problem["loc"] if part not in _NOT_A_KEY)
+
+
 def _key(problem: Any, prefix: Sequence[str]) -> str:
-    return ".".join([*prefix, *(str(part) for part in problem["loc"] if part not in _NOT_A_KEY)])
+    return ".".join([*prefix, *map(str, place_of(problem))])
 
 
 def _found(problem: Any) -> str:
     """The wrong value, without the user name and the password that an address may hold."""
+    if isinstance(problem["input"], BaseModel):
+        return "the default"
     value = re.sub(r"//[^/@\s]*@", "//...@", repr(problem["input"]))
     return value if len(value) <= _LONGEST_VALUE else value[: _LONGEST_VALUE - 3] + "..."
 
@@ -122,12 +131,29 @@ def _expectation(problem: Any) -> str:
     return _EXPECTED.get(problem["type"], text[:1].lower() + text[1:])
 
 
-def _known_keys(model: Any, path: Sequence[int | str]) -> list[str]:
+def _known_keys(model: type[BaseModel], path: Sequence[int | str]) -> list[str]:
+    annotation: Any = model
     for part in path:
-        field = getattr(model, "model_fields", {}).get(part)
-        if field is None:
-            break
-        annotation = field.annotation
-        options = [annotation, *getattr(annotation, "__args__", ())]
-        model = next((option for option in options if isinstance(option, type) and issubclass(option, BaseModel)), model)
-    return list(model.model_fields)
+        if isinstance(part, int):
+            annotation = next((option for option in _options(annotation) if get_origin(option) is list), annotation)
+            annotation = next(iter(get_args(annotation)), annotation)
+        else:
+            found = _first_model(annotation)
+            field = None if found is None else found.model_fields.get(part)
+            if field is None:
+                break
+            annotation = field.annotation
+    return list((_first_model(annotation) or model).model_fields)
+
+
+def _first_model(annotation: Any) -> type[BaseModel] | None:
+    return next((one for one in _options(annotation) if isinstance(one, type) and issubclass(one, BaseModel)), None)
+
+
+def _options(annotation: Any) -> list[Any]:
+    """The kinds of value that a key may have."""
+    if get_origin(annotation) is Annotated:
+        return _options(get_args(annotation)[0])
+    if get_origin(annotation) in (Union, types.UnionType):
+        return [one for option in get_args(annotation) for one in _options(option)]
+    return [annotation]

@@ -31,7 +31,7 @@ from potstill.generation import (
 )
 from potstill.inference.endpoint import EndpointEngine
 from potstill.inference.journal import Journal
-from potstill.inference.metered import MeteredClient
+from potstill.inference.metered import Meter, MeteredClient
 from potstill.inference.protocol import Sampling
 from potstill.rows import Row
 from potstill.tasks import Task, get_task
@@ -60,7 +60,7 @@ class World:
         self._folder, self._answers = folder, answers
         self.servers: dict[str, LoopbackEndpoint] = {}
         self.teachers: dict[str, Teacher] = {}
-        self.clients: dict[str, MeteredClient] = {}
+        self.meters = {name: Meter() for name in answers}
 
     async def __aenter__(self) -> World:
         self._stack = contextlib.AsyncExitStack()
@@ -69,8 +69,8 @@ class World:
             server = self.servers[name] = await self._stack.enter_async_context(LoopbackEndpoint(answer))
             engine = EndpointEngine(server.base_url, name, None, timeout_s=20)
             self._stack.push_async_callback(engine.aclose)
-            self.clients[name] = MeteredClient(engine, journal, concurrency=8)
-            self.teachers[name] = Teacher(name, self.clients[name], Sampling(temperature=0.7, max_tokens=100))
+            client = MeteredClient(engine, journal, self.meters[name], concurrency=8)
+            self.teachers[name] = Teacher(name, client, Sampling(temperature=0.7, max_tokens=100))
         return self
 
     async def __aexit__(self, *exit_info: object) -> None:
@@ -133,7 +133,7 @@ async def test_a_raised_number_of_samples_asks_for_the_new_ones_alone(tmp_path: 
         assert world.requests() == {"t": 10}
         more = await world.ask(rows, MATH, Panel(Everyone([teacher]), All(), samples=5))
         assert world.requests() == {"t": 25}
-        assert world.clients["t"].usage.requests == 25  # what the journal answered is counted once
+        assert world.meters["t"].usage.requests == 25  # what the journal answered is counted once
     for fewer, many in zip(first, more, strict=True):
         assert len(said(many)) == 5
         assert set(said(fewer)) <= set(said(many))
@@ -250,9 +250,9 @@ async def test_teachers_are_compared_by_all_their_answers_and_by_what_their_serv
         strategy = Panel(Everyone(list(world.teachers.values())), Best(MATH))
         found = await world.ask([*rows, rows[0]], MATH, strategy, tallies)  # one row twice: its request is sent once
         assert world.requests() == {"odd": 20, "even": 20}
-        for name, client in world.clients.items():
-            assert (client.usage.requests, client.usage.prompt_tokens) == (20, 7 * 20), name  # loopback: 7 a prompt
-            assert client.usage.completion_tokens == 3 * 20
+        for name, meter in world.meters.items():
+            assert (meter.usage.requests, meter.usage.prompt_tokens) == (20, 7 * 20), name  # loopback: 7 a prompt
+            assert meter.usage.completion_tokens == 3 * 20
     assert [tally.asked for tally in tallies.values()] == [21, 21]
     assert [sum(tally.scores) for tally in tallies.values()] == [10, 11]
     kept = [outcome[0] for outcome in found if not isinstance(outcome, RejectedRow)]

@@ -19,7 +19,7 @@ from potstill.catalog.entry import CatalogEntry, looks_like_path, read_catalog
 from potstill.catalog.model import ResolvedModel
 from potstill.errors import InputError, ModelNotFoundError
 from potstill.gguf_metadata import read_metadata
-from potstill.spec import ModelSpec
+from potstill.spec import JobSpec, ModelSpec
 
 ANTHROPIC = "https://api.anthropic.com/v1"
 _OURS = Path(__file__).with_name("entries.yaml")
@@ -88,6 +88,18 @@ def _check_fit(spec: ModelSpec, found: ResolvedModel) -> None:
     if found.batch and "/openai/deployments/" in str(found.endpoint):
         raise InputError("the address of one deployment takes no batches", where=found.name,
                          expected="https://RESOURCE.openai.azure.com/openai/v1, with the deployment's name as 'model'")
+
+
+def resolve_teachers(job: JobSpec) -> tuple[ResolvedModel, ...]:
+    """Where the teachers of a job are, each under the name that tells it from the others.
+
+    Raises:
+        ModelNotFoundError, InputError: as `resolve`.
+    """
+    return tuple(
+        replace(resolve(teacher), name=teacher.called) if len(job.teachers) > 1 else resolve(teacher)
+        for teacher in job.teachers
+    )
 
 
 def _our_entries() -> dict[str, CatalogEntry]:

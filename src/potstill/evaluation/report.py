@@ -43,8 +43,9 @@ class ReportInputs:
 
     rows: the test rows, each with its reference. training_rows: what training read, answers last. reference: whether the
     references are gold or the teacher's held-out answers. counts: rows by split, kept and rejected by rule. training: the
-    training's summary, None where nothing was trained. metrics: "auto", or the task's metrics to show. judged: what a judge
-    said of all models, where one is set.
+    training's summary, None where nothing was trained. teachers: how each answered the rows to learn from, and its share of
+    those that training read. metrics: "auto", or the task's metrics to show. judged: what a judge said of all models, where
+    one is set.
     """
 
     job: str
@@ -55,6 +56,7 @@ class ReportInputs:
     reference: ReferenceKind
     counts: Mapping[str, Any]
     training: Mapping[str, Any] | None = None
+    teachers: Sequence[Mapping[str, Any]] = ()
     metrics: Sequence[str] | Literal["auto"] = "auto"
     judged: Judged | None = None
 
@@ -74,6 +76,7 @@ def build_report(inputs: ReportInputs) -> dict[str, Any]:
         "main_metric": task.main_metric,
         "headline": headline(inputs.models, scored, task.main_metric),
         "models": {label: model_entry(model, shown[label]) for label, model in inputs.models.items()},
+        "teachers": [dict(teacher) for teacher in inputs.teachers],
         "reference": inputs.reference,
         "teacher_figure": "self_agreement" if inputs.reference == "teacher" else "gold",
         "best_constant": _compare_with_constant(inputs, scored.get("distilled")),

@@ -6,45 +6,55 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
-from typing import Protocol
+from typing import Generic, Protocol, TypeVar
 
 import orjson
 
 from potstill.errors import JobFailedError
-from potstill.generation.ways import Teacher
 from potstill.rows import Row
 
 
-class Assignment(Protocol):
+class Named(Protocol):
+    """A teacher, open or not."""
+
+    @property
+    def name(self) -> str: ...
+
+
+Whom = TypeVar("Whom", bound=Named)
+Whom_co = TypeVar("Whom_co", bound=Named, covariant=True)
+
+
+class Assignment(Protocol[Whom_co]):
     """Says who answers a row."""
 
-    def teachers(self, row: Row) -> Sequence[Teacher]:
+    def teachers(self, row: Row) -> Sequence[Whom_co]:
         """At least one."""
         ...
 
 
 @dataclass(frozen=True, slots=True)
-class Everyone:
+class Everyone(Generic[Whom]):
     """All teachers answer every row."""
 
-    panel: Sequence[Teacher]
+    panel: Sequence[Whom]
 
-    def teachers(self, row: Row) -> Sequence[Teacher]:
+    def teachers(self, row: Row) -> Sequence[Whom]:
         return self.panel
 
 
 @dataclass(frozen=True, slots=True)
-class Mix:
+class Mix(Generic[Whom]):
     """One teacher a row, as often as its weight says; which one, a hash of the row's messages decides.
 
     Weighted rendezvous hashing: each teacher draws a number for the row, and the smallest wins. So a row that is added moves
     no other row, and a teacher that is added or gets another weight moves those rows alone that it wins or loses.
     """
 
-    panel: Sequence[Teacher]
+    panel: Sequence[Whom]
     weights: Sequence[float]
 
-    def teachers(self, row: Row) -> Sequence[Teacher]:
+    def teachers(self, row: Row) -> Sequence[Whom]:
         content = orjson.dumps([message.as_dict() for message in row.messages])
         draws = [
             -math.log(_uniform(content, teacher.name)) / weight
@@ -60,17 +70,17 @@ def _uniform(content: bytes, name: str) -> float:
 
 
 @dataclass(frozen=True, slots=True)
-class Route:
+class Route(Generic[Whom]):
     """One teacher a row, by a field of the row.
 
     field: such as meta.topic. table: who takes rows of which value. rest: who takes all others.
     """
 
     field: str
-    table: Mapping[str, Teacher]
-    rest: Teacher | None = None
+    table: Mapping[str, Whom]
+    rest: Whom | None = None
 
-    def teachers(self, row: Row) -> Sequence[Teacher]:
+    def teachers(self, row: Row) -> Sequence[Whom]:
         value = route_of(row, self.field)
         teacher = self.rest if value is None else self.table.get(value, self.rest)
         if teacher is None:

@@ -53,7 +53,7 @@ class Panel:
     A raised number of samples asks for the new ones alone: the number of a sample is part of what the journal knows it by.
     """
 
-    assignment: Assignment
+    assignment: Assignment[Teacher]
     selection: Selection
     samples: int = 1
 

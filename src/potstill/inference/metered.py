@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from potstill.inference.client import Answer, Client
-from potstill.inference.protocol import Request
+from potstill.inference.journal import Journal
+from potstill.inference.protocol import Engine, Reply, Request
 
 
 @dataclass(slots=True)
@@ -23,25 +24,36 @@ class Usage:
         self.completion_tokens = _sum(self.completion_tokens, completion_tokens)
 
 
-class MeteredClient(Client):
+class Meter:
     """Counts each request once, however often it is asked: a reply of the journal was paid for like any other.
 
     Failed attempts are not in it; the journal has them (`potstill.inference.spending`). Costs some 60 bytes a request.
     """
 
-    def __init__(self, *args: Any, **options: Any) -> None:
-        super().__init__(*args, **options)
+    def __init__(self) -> None:
         self.usage = Usage()
         self._counted: set[int] = set()
+
+    def note(self, key: str, reply: Reply) -> None:
+        """Take the reply to the request of this key."""
+        short = int(key[:16], 16)
+        if short not in self._counted:
+            self._counted.add(short)
+            self.usage.add(reply.prompt_tokens, reply.completion_tokens)
+
+
+class MeteredClient(Client):
+    """A client whose replies pass a meter."""
+
+    def __init__(self, engine: Engine, journal: Journal, meter: Meter, **options: Any) -> None:
+        super().__init__(engine, journal, **options)
+        self._meter = meter
 
     async def ask(self, request: Request) -> Answer:
         """As `Client.ask`."""
         answer = await super().ask(request)
         if answer.reply is not None:
-            key = int(request.key(self._identity)[:16], 16)
-            if key not in self._counted:
-                self._counted.add(key)
-                self.usage.add(answer.reply.prompt_tokens, answer.reply.completion_tokens)
+            self._meter.note(request.key(self._identity), answer.reply)
         return answer
 
 

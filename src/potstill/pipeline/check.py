@@ -10,6 +10,7 @@ from typing import Any
 
 from potstill.errors import InputError, MachineError, PotstillError
 from potstill.job_draft import JobDraft, draft_job
+from potstill.pipeline.checks.choosing import look_at_choosing
 from potstill.pipeline.checks.data import look_at_data, look_at_lengths
 from potstill.pipeline.checks.judge import look_at_judge, look_at_judges_endpoint
 from potstill.pipeline.checks.models import (
@@ -189,6 +190,7 @@ _LOOKS = (
     _look("memory", look_at_memory, "student", after="student"),
     _look("export", look_at_export, "student export", after="student"),
     _look("lengths", _at("student", look_at_lengths), "task data student training", after="data student", exact=True),
+    _look("answers", look_at_choosing, "task data teacher generation", after="data teacher", exact=True),
     _look("metrics", _look_at_metrics, "task evaluation"),
     _look("budget", look_at_budget, "teacher generation evaluation", after="teacher judge"),
     _look("teacher score", look_at_gold, "task data generation", after="data"),

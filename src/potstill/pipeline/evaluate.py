@@ -24,18 +24,20 @@ from potstill.evaluation.report import ReferenceKind, ReportInputs, build_report
 from potstill.evaluation.token_accuracy import measure_token_accuracy
 from potstill.inference import model_identity
 from potstill.inference.protocol import Sampling
+from potstill.pipeline.asking import budget_of, context_needed
 from potstill.pipeline.export import baseline_path, export_path
 from potstill.pipeline.fingerprint import fingerprint as digest_of
 from potstill.pipeline.folder import write_json
-from potstill.pipeline.generate import budget_of, context_needed, needs_reference
+from potstill.pipeline.generate import needs_reference
 from potstill.pipeline.judge import judge_answers, judge_inputs
 from potstill.pipeline.stage import Context
+from potstill.pipeline.teachers import labels_of, with_kept
 from potstill.pipeline.train import initial_student
 from potstill.rows import Row, read_rows, write_rows
+from potstill.spec_panel import file_name
 from potstill.student import build_student
 from potstill.tasks import Task
 
-UNTRAINED = ("teacher", "baseline")
 TOKEN_ACCURACY_TASKS = ("conversation", "text", "summarization")
 
 
@@ -43,14 +45,14 @@ class Evaluate:
     """Measures every model that the job names."""
 
     name = "evaluate"
-    version = 1
+    version = 2
 
     def inputs(self, context: Context) -> Mapping[str, Any]:
         folder = context.folder
         return {
             "exports": context.digests(folder.exports),
             "student": context.digests(folder.student / "model.safetensors"),
-            "teacher": dict(model_identity(context.teacher)),
+            "teachers": {label: dict(model_identity(model)) for label, model in labels_of(context.teachers).items()},
             "rows": context.digests(folder.rows),
             "references": context.digests(folder.generated / "test.jsonl"),
             "curated": context.digests(folder.curated / "train.jsonl"),
@@ -64,16 +66,18 @@ class Evaluate:
         folder.evaluation.mkdir(exist_ok=True)
         task, kind, rows = context.task(), *test_rows(context)
         write_rows(folder.evaluation / "rows.jsonl", rows)
-        models = {str(label): measure(context, label, task, rows, kind) for label in context.job.evaluation.models}
+        models = {label: measure(context, label, task, rows, kind) for label in measured_models(context)}
         judged = judge_answers(context, task, rows, models)
         context.progress.say("scoring the answers")
+        training_rows = list(read_rows(folder.curated / "train.jsonl"))
         report = build_report(
             ReportInputs(
                 job=context.job.name,
                 task=task,
                 rows=rows,
                 models=models,
-                training_rows=list(read_rows(folder.curated / "train.jsonl")),
+                training_rows=training_rows,
+                teachers=with_kept(_answered(context), training_rows, labels_of(context.teachers)),
                 reference=kind,
                 counts=counts(context),
                 training=orjson.loads((folder.student / "training.json").read_bytes()),
@@ -86,6 +90,23 @@ class Evaluate:
 
     def outputs(self, context: Context) -> Iterable[Path]:
         return [path for path in context.folder.evaluation.iterdir() if path.is_file()]
+
+
+def measured_models(context: Context) -> list[str]:
+    """What the report calls the models that the job asks for, in its order; `teacher` stands for each of several."""
+    wanted = context.job.evaluation.models
+    return [label for name in wanted for label in (labels_of(context.teachers) if name == "teacher" else (name,))]
+
+
+def is_untrained(label: str) -> bool:
+    """Whether a model has to be told what the task is, because it did not learn it."""
+    return label == "baseline" or label.partition(":")[0] == "teacher"
+
+
+def _answered(context: Context) -> list[Mapping[str, Any]]:
+    """What the generate stage says of each teacher."""
+    summary: Mapping[str, Any] = (context.events.last_finished("generate") or {}).get("summary", {})
+    return list(summary.get("teachers", ()))
 
 
 def test_rows(context: Context) -> tuple[ReferenceKind, list[Row]]:
@@ -115,16 +136,16 @@ def measure(context: Context, label: str, task: Task, rows: list[Row], kind: Ref
         rows=folder.evaluation / "rows.jsonl",
         task=context.job.task,
         labels=task.labels,
-        output=folder.evaluation / f"{label}.jsonl",
-        journal=folder.journal / f"evaluate-{label}",
+        output=folder.evaluation / f"{file_name(label)}.jsonl",
+        journal=folder.journal / f"evaluate-{file_name(label)}",
         sampling=Sampling(temperature=0.0, max_tokens=max_tokens),
-        untrained=label in UNTRAINED,
+        untrained=is_untrained(label),
         sample=1 if kind == "teacher" and label == "teacher" else 0,
         concurrency=context.job.evaluation.concurrency,
         context=context_needed(task, rows, max_tokens),
-        budget=budget_of(context.job.generation) if label == "teacher" else None,
+        budget=budget_of(context.job.generation) if label in labels_of(context.teachers) else None,
     )
-    marker = folder.evaluation / f"{label}.fingerprint"
+    marker = folder.evaluation / f"{file_name(label)}.fingerprint"
     wanted = digest_of(
         label,
         Evaluate.version,
@@ -136,7 +157,7 @@ def measure(context: Context, label: str, task: Task, rows: list[Row], kind: Ref
             "concurrency": measurement.concurrency,
         },
     )
-    accuracy_file = folder.evaluation / f"{label}.token_accuracy.json"
+    accuracy_file = folder.evaluation / f"{file_name(label)}.token_accuracy.json"
     there = all(path.is_file() for path in (marker, measurement.output, measurement.profile, accuracy_file))
     if not (there and marker.read_bytes() == wanted.encode()):
         context.progress.begin(f"measuring the {label}", len(rows))
@@ -145,7 +166,7 @@ def measure(context: Context, label: str, task: Task, rows: list[Row], kind: Ref
         write_json(accuracy_file, token_accuracy(context, label, task, rows, model))
         marker.write_text(wanted)
     return MeasuredModel(
-        model.name if label == "teacher" else f"{context.student.name}, {label}",
+        model.name if label in labels_of(context.teachers) else f"{context.student.name}, {label}",
         read_predictions(measurement.output),
         read_profile(measurement.profile),
         orjson.loads(accuracy_file.read_bytes()),
@@ -155,8 +176,9 @@ def measure(context: Context, label: str, task: Task, rows: list[Row], kind: Ref
 def model_of(context: Context, label: str) -> ResolvedModel:
     """What a label of `evaluation.models` stands for: the very file that a user would run, where there is one."""
     folder, formats = context.folder, context.job.export.formats
-    if label == "teacher":
-        return context.teacher
+    teachers = labels_of(context.teachers)
+    if label in teachers:
+        return teachers[label]
     if label == "weights" or (label == "distilled" and not formats):
         return ResolvedModel("weights", "folder", path=folder.student)
     if label == "distilled":
@@ -174,13 +196,13 @@ def token_accuracy(
     if context.job.task not in TOKEN_ACCURACY_TASKS or model.served:
         return None
     weights = model
-    if label != "teacher":
+    if label not in labels_of(context.teachers):
         path = initial_student(context) if label == "baseline" else context.folder.student
         weights = ResolvedModel(label, "folder", path=path)
     context.progress.begin(f"next-token accuracy of the {label}", len(rows))
     try:
         return measure_on_weights(
-            weights, rows, task, untrained=label in UNTRAINED, scratch=context.folder.evaluation, on_done=context.advance
+            weights, rows, task, untrained=is_untrained(label), scratch=context.folder.evaluation, on_done=context.advance
         )
     finally:
         context.progress.end()

@@ -18,7 +18,7 @@ from potstill.exporting import verify_export
 from potstill.exporting.gguf import export_gguf
 from potstill.inference import open_engine
 from potstill.inference.protocol import Engine
-from potstill.pipeline.generate import context_needed
+from potstill.pipeline.asking import context_needed
 from potstill.pipeline.stage import Context
 from potstill.pipeline.train import initial_student
 from potstill.rows import Row

@@ -1,7 +1,8 @@
 """Part of generate where `generation.mode` is prompts: training rows grow in number until enough of them are kept.
 
-In: the prepared rows, and the answers to them in the spool. Out: the answered new rows in the spool, after all others. Cost:
-see `potstill.generation.prompts`; after each round curation looks at all training rows there are.
+In: the prepared rows, and the answers to them in the spool. Out: the answered new rows in the spool, after all others. Of
+several teachers the first writes them, and they are answered as all rows are. Cost: see `potstill.generation.prompts`; after
+each round curation looks at all training rows there are.
 """
 
 from __future__ import annotations
@@ -16,15 +17,17 @@ from potstill.curation import curate
 from potstill.errors import InputError, JobFailedError
 from potstill.generation import (
     Around,
+    Counted,
     Direct,
     Grown,
-    OneTeacher,
     RejectedRow,
     Spool,
     generate_answers,
     grow_prompts,
 )
+from potstill.pipeline.asking import at_once, context_needed, opened_teachers
 from potstill.pipeline.stage import Context
+from potstill.pipeline.teachers import Books, plan_of
 from potstill.rows import Row
 from potstill.spec import PromptsSpec
 from potstill.tasks import Task
@@ -32,33 +35,33 @@ from potstill.tasks import Task
 _WORDS_AROUND = 512  # tokens of what stands around the examples in a request
 
 
-def grow(context: Context, spool: Spool, splits: Mapping[str, int]) -> Grown:
+def grow(context: Context, spool: Spool, splits: Mapping[str, int], books: Books) -> Grown:
     """Have new prompts written and answered until `generation.prompts.wanted` training rows would be kept.
 
     Args:
         spool: Holds the outcomes of the user's rows, as many of each split as `splits` says, those of train first.
+        books: Go on with what the teachers have answered so far.
 
     Raises:
         BudgetError, EndpointError: see `generate`; what was received stays in the journal.
         InputError: no row can be a model for new ones.
     """
-    return asyncio.run(_grow(context, spool, splits))
+    return asyncio.run(_grow(context, spool, splits, books))
 
 
-async def _grow(context: Context, spool: Spool, splits: Mapping[str, int]) -> Grown:
-    from potstill.pipeline.generate import context_needed, opened_teacher
-
+async def _grow(context: Context, spool: Spool, splits: Mapping[str, int], books: Books) -> Grown:
     job, task, own = context.job, context.task(), context.rows("train")
     held_out, plan = [*context.rows("validation"), *context.rows("test")], job.generation.prompts
     check_models(own, task)
     size = max(context_needed(task, own, job.generation.max_tokens), _context_needed(task, own, plan))
-    async with opened_teacher(context.teacher, job.generation, context.folder.journal / "generate", context=size) as teacher:
-        strategy, concurrency = OneTeacher(teacher), teacher.client.concurrency
+    journal = context.folder.journal / "generate"
+    async with opened_teachers(context.teachers, job.generation, journal, books, context=size) as teachers:
+        strategy, concurrency, way = plan_of(job, task)(teachers), at_once(teachers), Counted(Direct(task), task, books.tallies)
 
         async def answer(rows: Sequence[Row]) -> None:
             first = len(spool)
             await generate_answers(
-                rows, Direct(task), strategy, concurrency=concurrency,
+                rows, way, strategy, concurrency=concurrency,
                 on_row=lambda number, outcome: spool.put(first + number, outcome),
             )
 
@@ -68,9 +71,9 @@ async def _grow(context: Context, spool: Spool, splits: Mapping[str, int]) -> Gr
             return Counter(row.references[0] if task.labels and row.references else "" for row in rows)
 
         around = Around(answer, kept, lambda number: context.advance(number, plan.wanted))
-        context.progress.begin(f"{teacher.name} writes prompts and answers them", plan.wanted)
+        context.progress.begin(f"{teachers[0].name} writes prompts and answers them", plan.wanted)
         try:
-            return await grow_prompts(own, held_out, teacher, task, plan, around, concurrency=concurrency)
+            return await grow_prompts(own, held_out, teachers[0], task, plan, around, concurrency=concurrency)
         finally:
             context.progress.end()
 

@@ -16,7 +16,7 @@ from potstill.evaluation.judged import Judged, judge_models, judgement_lines
 from potstill.inference import Client, Journal, model_identity, open_engine
 from potstill.inference.budget import Account, Ledger
 from potstill.judging import LOCAL_TOKENS, Rubric, make_rubric
-from potstill.pipeline.generate import LOCAL_SLOTS, budget_of, context_needed
+from potstill.pipeline.asking import LOCAL_SLOTS, budget_of, context_needed
 from potstill.pipeline.stage import Context
 from potstill.rows import Row, write_jsonl
 from potstill.tasks import Task

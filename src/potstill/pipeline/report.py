@@ -16,6 +16,7 @@ from potstill.pipeline.stage import Context
 from potstill.reporting import dataset_card, headline, model_card, render_page
 from potstill.rows import read_jsonl
 from potstill.spec import dump_job
+from potstill.spec_panel import file_name
 
 
 class Report:
@@ -41,7 +42,9 @@ class Report:
             report,
             job_yaml=dump_job(context.job),
             training=report["training"],
-            predictions={label: list(read_jsonl(folder.evaluation / f"{label}.jsonl")) for label in report["models"]},
+            predictions={
+                label: list(read_jsonl(folder.evaluation / f"{file_name(label)}.jsonl")) for label in report["models"]
+            },
             rows=list(read_jsonl(folder.evaluation / "rows.jsonl")),
             rejected=list(read_jsonl(folder.curated / "rejected.jsonl")),
         )

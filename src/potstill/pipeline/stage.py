@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from potstill.catalog import ResolvedModel, resolve
+from potstill.catalog import ResolvedModel, resolve, resolve_teachers
 from potstill.errors import JobCanceledError
 from potstill.pipeline.events import EventLog
 from potstill.pipeline.fingerprint import digests
@@ -57,8 +57,13 @@ class Context:
             )
 
     @property
+    def teachers(self) -> tuple[ResolvedModel, ...]:
+        return resolve_teachers(self.job)
+
+    @property
     def teacher(self) -> ResolvedModel:
-        return resolve(self.job.teacher)
+        """The first of them: the student is compared with it, and it answers where a reference is missing."""
+        return self.teachers[0]
 
     @property
     def student(self) -> ResolvedModel:

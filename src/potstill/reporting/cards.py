@@ -23,9 +23,10 @@ from potstill.reporting.names import (
     metric_meaning,
     metric_name,
     model_meanings,
-    model_name,
     rule_meaning,
     student_name,
+    teacher_name,
+    teachers_of,
 )
 from potstill.reporting.table import markdown_table, result_table
 
@@ -94,10 +95,10 @@ def _card(front: Mapping[str, Any], sections: list[str]) -> str:
 def _of_hub(spec: Mapping[str, Any]) -> tuple[str | None, str | None]:
     """A model's hub id and licence, each None where it is not known."""
     from potstill.catalog import resolve
-    from potstill.spec import StudentSpec
+    from potstill.spec import ModelSpec
 
     try:
-        model = resolve(StudentSpec.model_validate(spec))
+        model = resolve(ModelSpec.model_validate({key: spec[key] for key in ModelSpec.model_fields if key in spec}))
     except PotstillError:
         return None, None  # the folder it was read from is gone: nothing more is known of it
     hub_id = model.model if model.kind == "hub" and model.model and _HUB_ID.fullmatch(model.model) else None
@@ -111,7 +112,7 @@ def _size_category(rows: int) -> str:
 
 def _introduction(report: Mapping[str, Any], job: Job) -> str:
     return (
-        f"A student of {model_name(job['teacher'])} for one task ({job['task']}): {student_name(job)}, trained on the "
+        f"A student of {teacher_name(job)} for one task ({job['task']}): {student_name(job)}, trained on the "
         f"teacher's answers.\n\nMeasured on {fmt.counted(report['test_rows'], 'test row')}, it {headline(report)}."
     )
 
@@ -206,7 +207,7 @@ def _rows_introduction(report: Mapping[str, Any], job: Job) -> str:
     kept = report["counts"].get("kept") or {}
     told = " and ".join(f"{fmt.count(number)} {split}" for split, number in kept.items())
     return (
-        f"{told + ' rows' if told else 'Rows'} of the task {job['task']}, answered by {model_name(job['teacher'])} and kept "
+        f"{told + ' rows' if told else 'Rows'} of the task {job['task']}, answered by {teacher_name(job)} and kept "
         f"for training {student_name(job)}."
     )
 
@@ -232,10 +233,10 @@ def _source_name(source: str) -> str:
 
 def _answers(report: Mapping[str, Any], job: Job) -> str:
     settings = job["generation"]
-    _, license_name = _of_hub(job["teacher"])
-    licensed = f" Its licence: {license_name}; see there what its answers may be used for." if license_name else ""
+    licences = [name for teacher in teachers_of(job) if (name := _of_hub(teacher)[1])]
+    licensed = "".join(f" Its licence: {name}; see there what its answers may be used for." for name in licences)
     return (
-        f"{model_name(job['teacher'])} answered each row once, at temperature {settings['temperature']:g}, top-p "
+        f"{teacher_name(job)} answered each row once, at temperature {settings['temperature']:g}, top-p "
         f"{settings['top_p']:g} and at most {settings['max_tokens']} tokens.{licensed}\n\nThe answers are a model's: fluent, "
         "and as wrong as that model can be."
     )

@@ -101,7 +101,7 @@ def model_meanings(report: Entry, job: Entry) -> list[tuple[str, str]]:
     formats = job["export"]["formats"]
     form = formats[0] if formats else "unquantised weights"
     meanings = {
-        "teacher": model_name(job["teacher"]),
+        "teacher": teachers_of(job)[0].get("name") or model_name(teachers_of(job)[0]),
         "baseline": f"{student_name(job)}, untouched ({form})",
         "distilled": f"{student_name(job)}, after training ({form})",
         "weights": f"{student_name(job)}, after training (unquantised weights)",
@@ -129,6 +129,18 @@ def assumptions(report: Entry) -> list[str]:
 def model_name(spec: Entry) -> str:
     """What a model of the job file is called: never a path of the machine it ran on."""
     return str(spec["model"]) if spec.get("model") else PurePath(str(spec["path"])).name
+
+
+def teachers_of(job: Entry) -> list[Entry]:
+    """The teachers of the job file, one or several."""
+    teacher = job["teacher"]
+    return [teacher] if isinstance(teacher, Mapping) else list(teacher)
+
+
+def teacher_name(job: Entry) -> str:
+    """The teacher, or all of several."""
+    *others, last = [one.get("name") or model_name(one) for one in teachers_of(job)]
+    return f"{', '.join(others)} and {last}" if others else str(last)
 
 
 def student_name(job: Entry) -> str:

@@ -28,11 +28,12 @@ from potstill.reporting.names import (
     metric_meaning,
     metric_name,
     model_meanings,
-    model_name,
     rule_meaning,
     student_name,
+    teacher_name,
 )
 from potstill.reporting.svg import model_class, small_mark
+from potstill.reporting.teachers import teachers_table
 
 if TYPE_CHECKING:
     from jinja2 import Template
@@ -64,7 +65,7 @@ def render_page(
     job = yaml.safe_load(job_yaml)
     return _template().render(
         report=report,
-        teacher=model_name(job["teacher"]),
+        teacher=teacher_name(job),
         student=student_name(job),
         headline=_sentence(report),
         tiles=_tiles(report),
@@ -77,6 +78,7 @@ def render_page(
         judge=judge_section(report),
         training=_training(training),
         answers=side_by_side(report, rows, predictions, samples),
+        teachers=teachers_table(report),
         data=_data(report, rejected),
         assumptions=assumptions(report),
         environment=_environment(report["environment"]),

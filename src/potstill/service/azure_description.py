@@ -76,7 +76,7 @@ def read_azure_job(path: Path) -> AzureJob:
         notes.insert(0, f"{path} holds an API key in clear text: move it to the environment variable {variable} "
                         f"and write api_key: {placeholder(variable)}")
     other_key = translated.provide_key()
-    return AzureJob(spec, tuple(notes + ([other_key] if other_key else [])), spec.teacher.api_key_env)
+    return AzureJob(spec, tuple(notes + ([other_key] if other_key else [])), spec.teachers[0].api_key_env)
 
 
 def write_azure_job(spec: JobSpec, *, folder: Path | None = None) -> str:
@@ -92,6 +92,9 @@ def write_azure_job(spec: JobSpec, *, folder: Path | None = None) -> str:
     tasks = {name: task for task, name in TASKS.items()}
     if spec.task not in tasks:
         raise _impossible("no such task", "task", spec.task, f"one of {', '.join(tasks)}")
+    if len(spec.teachers) > 1:
+        found = ", ".join(teacher.called for teacher in spec.teachers)
+        raise _impossible("no job with several teachers", "teacher", found, "one teacher")
     if spec.data.validation is None:
         raise _impossible("no job without validation data", "data.validation", "none", "a .jsonl file")
     description = {
@@ -100,7 +103,7 @@ def write_azure_job(spec: JobSpec, *, folder: Path | None = None) -> str:
         "experiment_name": spec.name,
         "data_generation_type": "label_generation",
         "data_generation_task_type": tasks[spec.task],
-        "teacher_model_endpoint_connection": _connection(resolve(spec.teacher)),
+        "teacher_model_endpoint_connection": _connection(resolve(spec.teachers[0])),
         "student_model": _student(spec, folder),
         "training_data": {"type": "uri_file", "path": shown_path(spec.data.train, folder)},
         "validation_data": {"type": "uri_file", "path": shown_path(spec.data.validation, folder)},
@@ -121,13 +124,14 @@ def left_out(spec: JobSpec) -> list[str]:
         if isinstance(values, Mapping):
             unknown = [f"{section}.{name}" for name in values if name not in _WRITTEN.get(section, ())]
             notes += [f"{key}: Azure has no field for it" for key in unknown]
-    teacher = resolve(spec.teacher)
+    teacher = resolve(spec.teachers[0])
     if teacher.api_key_env is not None:
         shown = placeholder(teacher.api_key_env)
         notes.append(f"the key is not written: put it in place of {shown} for Azure; Potstill reads {shown} as it stands")
     else:
         notes.append("the endpoint has no key, and Azure's service may insist on one")
-    if spec.teacher.concurrency is not None and spec.teacher.concurrency > _LARGEST_BATCH:
+    concurrency = spec.teachers[0].concurrency
+    if concurrency is not None and concurrency > _LARGEST_BATCH:
         notes.append(f"teacher.concurrency: Azure allows {_LARGEST_BATCH} requests at once")
     if spec.generation.temperature > 1:
         notes.append("generation.temperature: Azure allows 0 to 1")
@@ -162,7 +166,7 @@ def _student(spec: JobSpec, folder: Path | None) -> dict[str, str]:
 
 
 def _teacher_settings(spec: JobSpec) -> dict[str, Any]:
-    generation, concurrency = spec.generation, spec.teacher.concurrency
+    generation, concurrency = spec.generation, spec.teachers[0].concurrency
     settings: dict[str, Any] = {
         "inference_parameters": {
             "temperature": generation.temperature, "top_p": generation.top_p, "max_tokens": generation.max_tokens,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import yaml
 
@@ -51,13 +51,18 @@ def convert_job(file: Path, *, to: str | None, out: Path | None) -> Converted:
 def write_short_job(spec: JobSpec, *, folder: Path | None = None) -> str:
     """A job file with what differs from the defaults; files in `folder` are named relative to it."""
     job = spec.model_dump(mode="json", exclude_defaults=True)
-    for section in ("teacher", "student", "data"):
-        paths = {name: value for name, value in job[section].items() if name in ("path", "train", "validation", "test")}
-        job[section] |= {name: shown_path(value, folder) for name, value in paths.items()}
-    for section in ("teacher", "student"):
-        if set(job[section]) == {"model"}:
-            job[section] = job[section]["model"]
+    teachers = job["teacher"] if isinstance(job["teacher"], list) else [job["teacher"]]
+    for section in (*teachers, job["student"], job["data"]):
+        paths = {name: value for name, value in section.items() if name in ("path", "train", "validation", "test")}
+        section |= {name: shown_path(value, folder) for name, value in paths.items()}
+    job["teacher"] = list(map(_shortest, teachers)) if isinstance(job["teacher"], list) else _shortest(job["teacher"])
+    job["student"] = _shortest(job["student"])
     return yaml.safe_dump(job, sort_keys=False, allow_unicode=True, width=100)
+
+
+def _shortest(model: dict[str, Any]) -> dict[str, Any] | str:
+    """A model as its name where that is all there is."""
+    return str(model["model"]) if set(model) == {"model"} else model
 
 
 def _write_new(path: Path, text: str) -> None:

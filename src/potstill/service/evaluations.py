@@ -23,9 +23,10 @@ from potstill.generation import RejectedRow
 from potstill.inference import model_identity
 from potstill.inference.protocol import Sampling
 from potstill.metrics import bleu
+from potstill.pipeline.asking import answers_in_order, context_needed
 from potstill.pipeline.evaluate import TOKEN_ACCURACY_TASKS, measure_on_weights
 from potstill.pipeline.folder import write_json
-from potstill.pipeline.generate import answers_in_order, context_needed, needs_reference
+from potstill.pipeline.generate import needs_reference
 from potstill.pipeline.progress import Progress
 from potstill.pipeline.stage import SPLITS
 from potstill.rows import Row, content_hash, read_rows, write_rows
@@ -127,11 +128,11 @@ def _with_references(
     evaluations = settings.home / "evaluations"
     if not needs_reference(rows):
         return _Questions(task, rows, "gold", evaluations / _digest(located, task, rows))
-    teacher = resolve(located.job.teacher)
+    teacher = resolve(located.job.teachers[0])
     journal = evaluations / "references" / content_hash(dict(model_identity(teacher)))[:16]
     progress.begin(f"{teacher.name} answers for reference", len(rows))
     try:
-        outcomes = answers_in_order(teacher, task, rows, located.job.generation, journal, progress.update)
+        outcomes = answers_in_order(teacher, task, rows, located.job.generation, journal, progress.update, once=True)
     finally:
         progress.end()
     answered = [

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from pathlib import Path
@@ -286,8 +286,10 @@ class JobOperations:
         )
 
 
-def _called(model: Mapping[str, Any]) -> str:
-    return str(model["model"] or Path(str(model["path"])).name)
+def _called(model: Mapping[str, Any] | Sequence[Mapping[str, Any]]) -> str:
+    if not isinstance(model, Mapping):
+        return ", ".join(map(_called, model))
+    return str(model.get("name") or model["model"] or Path(str(model["path"])).name)
 
 
 def _say(out: IO[str], text: str | None) -> None:

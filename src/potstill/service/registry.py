@@ -40,7 +40,7 @@ class Located:
 
 def model_name(job: JobSpec, role: Role) -> str:
     """What a job's model is called: after what the user called the teacher or the student."""
-    return _own_name(job.teacher) if role == "teacher" else f"{_own_name(job.student)}-{role}"
+    return _own_name(job.teachers[0]) if role == "teacher" else f"{_own_name(job.student)}-{role}"
 
 
 def _own_name(spec: ModelSpec) -> str:
@@ -109,7 +109,7 @@ def locate_model(session: Session, record: ModelRecord) -> Located:
 def located_in(run: RunFolder, job: JobSpec, role: Role, name: str) -> Located:
     """A model of the run in a folder: the very file that a user would deploy where there is one."""
     if role == "teacher":
-        teacher = resolve(job.teacher)
+        teacher = resolve(job.teachers[0])
         return Located(name, role, teacher, None if teacher.kind == "endpoint" else teacher, job, run)
     student = run.student if role == "distilled" else _initial(run, job.student)
     weights = ResolvedModel(name, "folder", path=student) if student is not None else None

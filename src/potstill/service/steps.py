@@ -25,7 +25,7 @@ from potstill.curation.curate import Rejection, curate
 from potstill.errors import InputError
 from potstill.generation import RejectedRow
 from potstill.inference import model_identity
-from potstill.pipeline.generate import answers_in_order
+from potstill.pipeline.asking import answers_in_order
 from potstill.pipeline.progress import Progress
 from potstill.rows import Row, content_hash
 from potstill.service.notebook import NotebookProgress, outside_loop

@@ -17,7 +17,7 @@ def look_at_judge(seen: Seen) -> Iterator[Told]:
     spec, judge = seen.job.evaluation.judge, seen.judge
     if spec is None or judge is None:
         return
-    for part, model in (("teacher", seen.teacher), ("student", seen.student)):
+    for part, model in (*(("teacher", teacher) for teacher in seen.teachers), ("student", seen.student)):
         if not spec.allow_self and is_same_model(judge, model):
             raise InputError(
                 "a model would judge its own answers", found=f"the judge is the {part}, {model.name}",

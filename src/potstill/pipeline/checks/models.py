@@ -21,8 +21,15 @@ _TOKENIZERS = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt")
 
 
 def look_at_teacher(seen: Seen) -> Iterator[Told]:
-    """Its key, or its files."""
-    yield from look_at_model(seen.teacher)
+    """Its key, or its files; of several teachers, those of each."""
+    for teacher in seen.teachers:
+        yield from look_at_model(teacher)
+    first: dict[tuple[object, ...], str] = {}
+    for one in seen.teachers:
+        other = first.setdefault((one.kind, one.model, one.endpoint, one.path), one.name)
+        if other != one.name:
+            yield InputError("two teachers are the same model", found=f"{other} and {one.name}", expected="each model once",
+                             hint="for several answers of one teacher set generation.samples")
 
 
 def look_at_student(seen: Seen) -> Iterator[Told]:
@@ -58,7 +65,7 @@ def look_at_hub(seen: Seen) -> Iterator[Told]:
     """Whether the hub has the models that are not on this machine yet; a few kilobytes are fetched."""
     from potstill.inference.identity import local_config
 
-    models = [seen.teacher, *([seen.student] if seen.trains else []), *([seen.judge] if seen.judge is not None else [])]
+    models = [*seen.teachers, *([seen.student] if seen.trains else []), *([seen.judge] if seen.judge is not None else [])]
     for model in {model.model: model for model in models}.values():
         if model.kind != "hub" or as_files(model) is not None:
             continue
@@ -76,7 +83,7 @@ def look_at_hub(seen: Seen) -> Iterator[Told]:
 def look_at_extras(seen: Seen) -> Iterator[Told]:
     """Whether all parts of Potstill are installed that the job needs."""
     job = seen.job
-    models = [model for model in (seen.teacher, seen.judge) if model is not None]
+    models = [model for model in (*seen.teachers, seen.judge) if model is not None]
     kinds = {model.kind for model in models if not model.served}
     needed = {"xllamacpp": "local"} if "gguf" in kinds else {}
     if any(model.engine == "anthropic" for model in models):

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from potstill.catalog import resolve
+from potstill.catalog import ResolvedModel, resolve
 from potstill.errors import InputError
 from potstill.inference.spending import dollars
 from potstill.pipeline.checks.seen import Seen, Told
+from potstill.pipeline.teachers import assignment_of
 from potstill.rows import Row
 from potstill.tasks import Task
 
@@ -18,8 +19,8 @@ def look_at_budget(seen: Seen) -> Iterator[Told]:
     """Whether a budget in dollars can be kept: what a request costs has to be known before it is sent."""
     usd, tokens = seen.job.generation.budget_usd, seen.job.generation.budget_tokens
     judge = seen.job.evaluation.judge
-    models = {"teacher": seen.teacher} | ({} if judge is None else {"judge": resolve(judge)})
-    for role, model in models.items():
+    models = [("teacher", teacher) for teacher in seen.teachers] + ([] if judge is None else [("judge", resolve(judge))])
+    for role, model in models:
         if usd is None or model.kind != "endpoint" or model.price is not None:
             continue
         entry = f"{model.name}: {{model: ..., endpoint: ..., price: {{input: 0.5, output: 1.5}}}}"
@@ -54,24 +55,46 @@ def look_at_gold(seen: Seen) -> Iterator[Told]:
 
 
 def look_at_price(seen: Seen) -> Iterator[Told]:
-    """What the teacher costs at most: every row once, and the test rows again where they have no gold answer."""
-    from potstill.pipeline.generate import needs_reference
+    """What each teacher costs at most."""
+    asked = asked_rows(seen)
+    for teacher in seen.teachers:
+        whose = f"{teacher.name}: " if len(seen.teachers) > 1 else ""
+        yield whose + _price(teacher, asked[teacher.name], seen)
 
-    job, model, splits, task = seen.job, seen.teacher, seen.splits, seen.task
-    limit = job.generation.max_tokens if model.kind == "endpoint" else task.max_tokens(job.generation.max_tokens)
-    test_times = needs_reference(splits["test"]) + ("teacher" in job.evaluation.models)
-    asked = splits["train"] + splits["validation"] + splits["test"] * test_times
+
+def asked_rows(seen: Seen) -> dict[str, list[Row]]:
+    """The rows that each teacher is asked for, as often as it is asked.
+
+    The rows to learn from as the strategy says, test rows without a gold answer once more by the first teacher, and the test
+    rows by each where teachers are measured.
+    """
+    job, teachers, test = seen.job, seen.teachers, seen.splits["test"]
+    asked: dict[str, list[Row]] = {teacher.name: [] for teacher in teachers}
+    assignment = assignment_of(job.teachers, teachers, job.generation)
+    for row in (*seen.splits["train"], *seen.splits["validation"]):
+        for teacher in assignment.teachers(row):
+            asked[teacher.name] += [row] * job.generation.samples
+    if any(row.reference is None for row in test):
+        asked[teachers[0].name] += test
+    if "teacher" in job.evaluation.models:
+        for rows in asked.values():
+            rows += test
+    return asked
+
+
+def _price(model: ResolvedModel, asked: list[Row], seen: Seen) -> str:
+    task, max_tokens = seen.task, seen.job.generation.max_tokens
+    limit = max_tokens if model.kind == "endpoint" else task.max_tokens(max_tokens)
     prompt = sum(_prompt_tokens(task, row, limit) for row in asked)
     requests = sum(task.turns(row) for row in asked)
     answers = requests * limit
     counted = f"{requests} requests, about {prompt} prompt tokens, at most {answers} answer tokens"
     if model.kind != "endpoint":
-        yield f"{counted}; nothing to pay, the teacher runs on this machine"
-    elif model.price is None:
-        yield f"{counted}; the price of {model.name} is not known"
-    else:
-        dollars = (prompt * model.price.input + answers * model.price.output) / 1e6
-        yield f"{counted}: at most about ${dollars:.2f} (prices of {model.price.date or 'the catalogue'})"
+        return f"{counted}; nothing to pay, the teacher runs on this machine"
+    if model.price is None:
+        return f"{counted}; the price of {model.name} is not known"
+    dollars = (prompt * model.price.input + answers * model.price.output) / 1e6
+    return f"{counted}: at most about ${dollars:.2f} (prices of {model.price.date or 'the catalogue'})"
 
 
 def _prompt_tokens(task: Task, row: Row, limit: int) -> int:

@@ -25,7 +25,8 @@ def look_at_prompts(seen: Seen) -> Iterator[Told]:
 
 
 def look_at_terms(seen: Seen) -> Iterator[Told]:
-    """What the teacher's answers may be used for, as far as it is known: nothing is decided here."""
-    terms = terms_of(seen.teacher)
-    if terms is not None:
-        yield f"{seen.teacher.name}: {terms}"
+    """What each teacher's answers may be used for, as far as it is known: nothing is decided here."""
+    for teacher in seen.teachers:
+        terms = terms_of(teacher)
+        if terms is not None:
+            yield f"{teacher.name}: {terms}"

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from functools import cached_property
 
-from potstill.catalog import ResolvedModel, resolve
+from potstill.catalog import ResolvedModel, resolve, resolve_teachers
 from potstill.errors import PotstillError
 from potstill.inference.identity import cached_folder
 from potstill.pipeline.prepare import planned_splits, read_job_rows
@@ -30,8 +30,13 @@ class Seen:
         self.trains = until not in _BEFORE_TRAINING
 
     @cached_property
+    def teachers(self) -> tuple[ResolvedModel, ...]:
+        return resolve_teachers(self.job)
+
+    @property
     def teacher(self) -> ResolvedModel:
-        return resolve(self.job.teacher)
+        """The first of them."""
+        return self.teachers[0]
 
     @cached_property
     def student(self) -> ResolvedModel:

@@ -21,12 +21,13 @@ REFUSED_FOR_S = 3.0  # of being told to come back later
 
 
 def look_at_endpoint(seen: Seen) -> Iterator[Told]:
-    """Ask one short question; within half a minute there is an answer or an error."""
-    model = seen.teacher
-    if model.kind != "endpoint":
+    """Ask each one short question; within half a minute there is an answer or an error."""
+    models = [model for model in seen.teachers if model.kind == "endpoint"]
+    if not models:
         yield "none: the teacher runs on this machine"
-        return
-    yield f"answered in {ask_once(model).latency_s:.2f} s"
+    for model in models:
+        whose = f"{model.name} " if len(seen.teachers) > 1 else ""
+        yield f"{whose}answered in {ask_once(model).latency_s:.2f} s"
 
 
 def ask_once(model: ResolvedModel) -> Reply:
