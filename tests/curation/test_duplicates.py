@@ -98,17 +98,19 @@ def test_several_answers_to_one_row_are_duplicates_only_where_they_are_equal(
     text: Task, generated: Make, said: Said, kind: type[ExactDuplicate]
 ) -> None:
     rows = [
-        generated(STORY, "He swam.", id="a"),
-        generated(STORY, "He walked.", id="a#2"),
-        generated(STORY, " he WALKED", id="a#3"),
-        generated(STORY, "He flew.", id="b"),
+        generated(STORY, "He swam.", id="a").with_meta(prompt_id="a"),
+        generated(STORY, "He walked.", id="a#2").with_meta(prompt_id="a"),
+        generated(STORY, " he WALKED", id="a#3").with_meta(prompt_id="a"),
+        generated(STORY, "He flew.", id="b").with_meta(prompt_id="b"),
+        generated(STORY, "He ran.", id="a#4"),
     ]
-    assert [reason is not None for reason in said(kind(text), rows, text)] == [False, False, True, True]
+    assert [reason is not None for reason in said(kind(text), rows, text)] == [False, False, True, True, True]
 
 
 def test_several_answers_with_one_label_are_one_row(generated: Make, said: Said) -> None:
     task = get_task("nli")
-    rows = [generated(STORY, answer, id=id) for answer, id in (("neutral", "a"), ("It is neutral.", "a#2"))]
+    answers = (("neutral", "a"), ("It is neutral.", "a#2"))
+    rows = [generated(STORY, answer, id=id).with_meta(prompt_id="a") for answer, id in answers]
     assert said(ExactDuplicate(task), rows, task) == [None, "asks the same as row a"]
 
 

@@ -57,6 +57,13 @@ def test_boilerplate_of_the_data_set_does_not_contaminate(text: Task, generated:
     assert None not in said(Contaminated(text, held_out), rows[:2], text)
 
 
+def test_many_answers_to_one_question_do_not_make_it_boilerplate(
+    text: Task, generated: Make, prepared: Make, said: Said
+) -> None:
+    rows = [generated(f"{THIRTEEN}: question", f"answer {n}").with_meta(prompt_id="q") for n in range(16)]
+    assert None not in said(Contaminated(text, [prepared(f"{THIRTEEN}: something else")]), rows, text)
+
+
 def test_a_held_out_question_contaminates_however_often_it_is_repeated(
     text: Task, generated: Make, prepared: Make, said: Said
 ) -> None:

@@ -133,7 +133,7 @@ def test_a_mix_asks_each_row_once_and_an_added_row_moves_no_other(world: World) 
     assert sum(len(server.requests) for server in world.servers.values()) == 73
 
 
-def test_raised_samples_ask_for_the_new_ones_alone_and_keep_what_differs(world: World) -> None:
+def test_raised_samples_ask_for_the_new_ones_alone_and_all_that_differ_are_kept(world: World) -> None:
     drawn = count()
     varied = {place: f"{question} is drawn as {place}" for place, question in enumerate(("a", "b"))}
     with serve_in_thread(lambda messages: f"{varied[next(drawn) % 2]}: {world.gold[messages[-1]['content']]}") as server:
@@ -141,7 +141,7 @@ def test_raised_samples_ask_for_the_new_ones_alone_and_keep_what_differs(world: 
         for samples in (2, 4):
             run = world.run(world.job(teacher, samples=samples))
             assert len(server.requests) == 72 * samples
-    rows = lines_of(run / "generated" / "train.jsonl") + lines_of(run / "generated" / "validation.jsonl")
+    rows = kept(run)
     prompts = Counter(row["meta"]["prompt_id"] for row in rows)
     assert len(prompts) == 72
     assert set(prompts.values()) <= {1, 2}  # of four answers at most two differ

@@ -1,7 +1,7 @@
 """Rules that keep one of several rows that ask the same, word for word or nearly so.
 
-Rows are taken in file order, so that of several equal rows the first that is kept stays. Several answers of a teacher to one
-row (ids ROW, ROW#2, ...) ask the same on purpose: among those, only equal answers are duplicates.
+Rows are taken in file order, so that of several equal rows the first that is kept stays. Several answers to one row of the
+user's, which is their `prompt_id` in meta, ask the same on purpose: among those, only equal answers are duplicates.
 """
 
 from __future__ import annotations
@@ -18,12 +18,11 @@ from potstill.rows import Row
 from potstill.tasks import Task
 
 _NUMBER = re.compile(r"\d+(?:[.,]\d+)*")
-_SAMPLE = re.compile(r"#\d+$")
 
 
 def asked_again(row: Row, other: Row, task: Task) -> bool:
     """Whether both are answers to one row of the user's, and not the same answer."""
-    if row.id == other.id or _SAMPLE.sub("", row.id) != _SAMPLE.sub("", other.id):
+    if row.meta.get("prompt_id") is None or row.meta["prompt_id"] != other.meta.get("prompt_id"):
         return False
     return [words_of(text) for text in _targets(row, task)] != [words_of(text) for text in _targets(other, task)]
 

@@ -21,7 +21,7 @@ class Contaminated:
     C; 8 are stricter: Chowdhery et al. 2022, arXiv:2204.02311), or is shorter and equal word for word. Of a question in several
     parts one may match so, and the others must at least have half of their words in common. Runs that stand in more than a
     hundredth of the rows to be judged (at least three, or ten thousand) are boilerplate of the data set, unless the whole
-    prompt is equal.
+    prompt is equal; several answers to one row, which follow each other, are one row there.
     """
 
     name = "contaminated"
@@ -41,6 +41,7 @@ class Contaminated:
         self._suspects: dict[int, set[int]] = {}
         self._equal: dict[int, int] = {}
         self._seen = 0
+        self._prompt_id: str | None = None
 
     def _read_held_out(self) -> tuple[Hashes, Ints, Hashes]:
         """The runs of all held-out rows with the number of the row each is of, and the hash of each whole prompt."""
@@ -63,7 +64,8 @@ class Contaminated:
         return found.hashes[asked], batch.indices[batch.words.rows[found.parts[asked]]]
 
     def observe(self, batch: Batch) -> None:
-        self._seen += len(batch.rows)
+        fresh = np.array([self._is_fresh(row) for row in batch.rows], dtype=bool)
+        self._seen += int(fresh.sum())
         if not len(self._held_out):
             return
         for index, value in zip(batch.indices.tolist(), batch.words.whole(len(batch.rows)).tolist(), strict=True):
@@ -76,8 +78,14 @@ class Contaminated:
         hit = self._runs[run] == hashes
         pairs = np.unique((indices[hit] << 32) | run[hit])
         pairs = pairs[self._counts[pairs & 0xFFFFFFFF] <= self.BOILERPLATE]
-        self._counts += np.bincount(pairs & 0xFFFFFFFF, minlength=len(self._counts))
+        counted = pairs[np.isin(pairs >> 32, batch.indices[fresh])]
+        self._counts += np.bincount(counted & 0xFFFFFFFF, minlength=len(self._counts))
         self._hits.append(pairs)
+
+    def _is_fresh(self, row: Row) -> bool:
+        """Whether this is the first row that answers its prompt."""
+        before, self._prompt_id = self._prompt_id, row.meta.get("prompt_id")
+        return self._prompt_id is None or self._prompt_id != before
 
     def settle(self, fetch: Fetch) -> None:
         """Runs that stand in many rows are forgotten; rows with another one are suspects."""
