@@ -82,6 +82,10 @@ def test_the_judges_endpoint_is_asked_before_the_run(folders: tuple[Path, Path],
             found = check_job(job_with(judge, tmp_path, teacher=teacher, student=str(folders[0])), ask_endpoint=True)
             (asked,) = [entry for entry in found if entry.subject == "judge's endpoint"]
             assert (asked.error is None) == good
+            # 8 test rows: 3 scores, and 2 comparisons in both orders.
+            (price,) = [entry for entry in found if entry.subject == "judge's price"]
+            assert price.text.startswith("at most 56 requests, ")
+            assert price.text.endswith("the price of judge is not known")
 
 
 def test_a_score_of_a_judge_is_a_metric_where_there_is_one(folders: tuple[Path, Path], tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from potstill.errors import InputError, MachineError, PotstillError
 from potstill.job_draft import JobDraft, draft_job
 from potstill.pipeline.checks.choosing import look_at_choosing
 from potstill.pipeline.checks.data import look_at_data, look_at_lengths
-from potstill.pipeline.checks.judge import look_at_judge, look_at_judges_endpoint
+from potstill.pipeline.checks.judge import look_at_judge, look_at_judges_endpoint, look_at_judges_price
 from potstill.pipeline.checks.models import (
     look_at_export,
     look_at_extras,
@@ -198,4 +198,5 @@ _LOOKS = (
     _look("endpoint", look_at_endpoint, "teacher", after="teacher", asks=True),
     _look("judge's endpoint", look_at_judges_endpoint, "evaluation", after="judge", asks=True),
     _look("price", look_at_price, "task teacher data generation evaluation", after="data teacher", asks=True, exact=True),
+    _look("judge's price", look_at_judges_price, "task data generation evaluation", after="data judge", asks=True, exact=True),
 )

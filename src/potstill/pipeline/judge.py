@@ -10,18 +10,17 @@ import asyncio
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from potstill.catalog import ResolvedModel, resolve
+from potstill.catalog import resolve
 from potstill.evaluation.comparison import MeasuredModel
 from potstill.evaluation.judged import Judged, judge_models, judgement_lines
-from potstill.inference import Client, Journal, model_identity, open_engine
-from potstill.inference.budget import Account, Ledger
-from potstill.judging import LOCAL_TOKENS, Rubric, make_rubric
-from potstill.pipeline.asking import LOCAL_SLOTS, budget_of, context_needed
+from potstill.inference import model_identity
+from potstill.pipeline.asking import budget_of
+from potstill.pipeline.opened_judge import opened_judge
 from potstill.pipeline.stage import Context
 from potstill.rows import Row, write_jsonl
+from potstill.spec import JudgeSpec
 from potstill.tasks import Task
 
-_PROMPT_TOKENS = 512  # of the judge's own prompt, its criteria aside
 VERSION = 1  # of what a judge is asked, and how it is read
 
 
@@ -45,10 +44,10 @@ def judge_answers(
     if spec is None:
         path.unlink(missing_ok=True)
         return None
-    judge, rubric = resolve(spec), make_rubric(task, spec.rubric, spec.scale)
-    context.progress.begin(f"{judge.name} judges", None)
+    name = resolve(spec).name
+    context.progress.begin(f"{name} judges", None)
     try:
-        judged = asyncio.run(_ask(context, judge, rubric, rows, models, pairwise=spec.pairwise))
+        judged = asyncio.run(_ask(context, spec, task, rows, models))
     finally:
         context.progress.end()
     write_jsonl(path, judgement_lines(judged, rows))
@@ -56,26 +55,16 @@ def judge_answers(
 
 
 async def _ask(
-    context: Context, judge: ResolvedModel, rubric: Rubric, rows: Sequence[Row], models: Mapping[str, MeasuredModel], *,
-    pairwise: bool,
+    context: Context, spec: JudgeSpec, task: Task, rows: Sequence[Row], models: Mapping[str, MeasuredModel]
 ) -> Judged:
-    concurrency = judge.concurrency or (None if judge.kind == "endpoint" else LOCAL_SLOTS)
     predictions = {label: model.predictions for label, model in models.items()}
-    with Journal(context.folder.journal / "judge") as journal:
-        size = _context_size(rubric, rows, models)
-        engine = await asyncio.to_thread(open_engine, judge, concurrency=concurrency, context=size)
-        try:
-            ledger = Ledger.of_run(context.folder.journal, budget_of(context.job.generation), judge.price)
-            client = Client(engine, journal, concurrency=concurrency, account=Account.of(judge, ledger))
-            return await judge_models(client, judge.name, rubric, rows, predictions, pairwise=pairwise, on_done=context.advance)
-        finally:
-            await engine.aclose()
-
-
-def _context_size(rubric: Rubric, rows: Sequence[Row], models: Mapping[str, MeasuredModel]) -> int:
-    """Tokens of context that a judge on this machine needs: the longest row, and twice the longest answer."""
-    said = [entry.prediction for model in models.values() for entry in model.predictions]
-    texts = ["".join(answer) for answer in said]
-    longest = max((len(text.encode()) for text in texts), default=0)
-    own = _PROMPT_TOKENS + len(rubric.criteria.encode()) // 2 + LOCAL_TOKENS
-    return context_needed(rubric.task, rows, 0) + longest + own
+    said = ["".join(entry.prediction) for entries in predictions.values() for entry in entries]
+    # Two answers are shown at once, and a token has two bytes at least, as `context_needed` has it.
+    longest = max((len(text.encode()) for text in said), default=0)
+    async with opened_judge(
+        spec, task, rows, context.folder.journal / "judge", answer_tokens=longest,
+        budget=budget_of(context.job.generation), say=context.progress.say,
+    ) as judge:
+        return await judge_models(
+            judge.client, judge.name, judge.rubric, rows, predictions, pairwise=spec.pairwise, on_done=context.advance
+        )

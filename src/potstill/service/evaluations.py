@@ -7,6 +7,7 @@ kept in the user's data folder, so that the same question is never paid for twic
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -16,22 +17,27 @@ import orjson
 from potstill.catalog import resolve
 from potstill.errors import InputError, JobFailedError
 from potstill.evaluation.comparison import Figure, MeasuredModel, mean_figure, score_model
+from potstill.evaluation.judged import ACCEPTANCE_TASKS, Judged, judge_models
 from potstill.evaluation.predictions import Measurement, read_predictions, read_profile
 from potstill.evaluation.process import run_worker
 from potstill.evaluation.report import ReferenceKind
 from potstill.generation import RejectedRow
 from potstill.inference import model_identity
+from potstill.inference.budget import Budget
 from potstill.inference.protocol import Sampling
+from potstill.judging import Judgement
 from potstill.metrics import bleu
 from potstill.pipeline.asking import answers_in_order, context_needed
 from potstill.pipeline.evaluate import TOKEN_ACCURACY_TASKS, measure_on_weights
 from potstill.pipeline.folder import write_json
 from potstill.pipeline.generate import needs_reference
+from potstill.pipeline.opened_judge import opened_judge
 from potstill.pipeline.progress import Progress
 from potstill.pipeline.stage import SPLITS
 from potstill.rows import Row, content_hash, read_rows, write_rows
 from potstill.service.registry import Located
 from potstill.service.settings import Settings
+from potstill.spec import JudgeSpec
 from potstill.tasks import Task, get_task
 from potstill.tasks.reading import read_rows_of
 
@@ -94,9 +100,13 @@ def evaluate(
         PotstillError: the model cannot be opened, or answers nothing.
     """
     task, rows = _read(located, test_data)
-    wanted = _wanted(task, metrics)
+    judged = located.job.evaluation.judge is not None
+    wanted = _wanted(task, metrics, judged=judged)
     questions = _with_references(settings, located, task, rows, progress)
-    measured = _measure(located, questions, progress, on_weights="accuracy" in wanted)
+    by_judge = judged and ("judge_score" in wanted or ("accuracy" in wanted and task.name in ACCEPTANCE_TASKS))
+    measured = _measure(located, questions, progress, on_weights="accuracy" in wanted and not by_judge)
+    if by_judge:
+        measured = replace(measured, judgements=_judgements(located, questions, measured, progress))
     figures = _figures(measured, questions)
     return EvaluationResults(located.name, len(questions.rows), questions.reference, {name: figures[name] for name in wanted})
 
@@ -111,10 +121,11 @@ def _read(located: Located, test_data: Path) -> tuple[Task, list[Row]]:
     return task, list(map(task.settled, rows))
 
 
-def _wanted(task: Task, metrics: Sequence[str] | None) -> list[str]:
+def _wanted(task: Task, metrics: Sequence[str] | None, *, judged: bool) -> list[str]:
+    own = [*task.metrics, *ALWAYS, *(["judge_score"] if judged else [])]
     if metrics is None:
-        return list(dict.fromkeys([*task.metrics, *ALWAYS]))
-    known = [*task.metrics, *ALWAYS, *_PROFILE]
+        return list(dict.fromkeys(own))
+    known = [*own, *_PROFILE]
     unknown = [name for name in metrics if name not in known]
     if unknown:
         raise InputError("unknown metric", where="metrics", found=", ".join(unknown), expected=", ".join(dict.fromkeys(known)))
@@ -178,6 +189,31 @@ def _measure(located: Located, questions: _Questions, progress: Progress, *, on_
             progress.end()
     accuracy = _token_accuracy(located, questions, progress) if on_weights else None
     return MeasuredModel(located.name, read_predictions(measurement.output), read_profile(measurement.profile), accuracy)
+
+
+def _judgements(
+    located: Located, questions: _Questions, measured: MeasuredModel, progress: Progress
+) -> Sequence[Judgement]:
+    """What the job's judge says of the answers; what was asked before is in its journal."""
+    spec, label = located.job.evaluation.judge, "model"
+    assert spec is not None
+    longest = max(len("".join(entry.prediction).encode()) for entry in measured.predictions)
+
+    async def ask(spec: JudgeSpec) -> Judged:
+        async with opened_judge(
+            spec, questions.task, questions.rows, questions.folder / "judge", answer_tokens=longest, budget=Budget(),
+            say=progress.say,
+        ) as judge:
+            return await judge_models(
+                judge.client, judge.name, judge.rubric, questions.rows, {label: measured.predictions}, pairwise=False,
+                on_done=lambda done, total, what: progress.update(done, total),
+            )
+
+    progress.begin(f"the judge reads the answers of {located.name}", len(questions.rows))
+    try:
+        return asyncio.run(ask(spec)).judgements[label]
+    finally:
+        progress.end()
 
 
 def _token_accuracy(located: Located, questions: _Questions, progress: Progress) -> list[float] | None:

@@ -1,4 +1,4 @@
-"""The judge: its key or its files, and whether it would judge itself."""
+"""The judge: its key or its files, whether it would judge itself, and what it costs."""
 
 from __future__ import annotations
 
@@ -6,10 +6,16 @@ from collections.abc import Iterator
 
 from potstill.catalog import ResolvedModel
 from potstill.errors import InputError
+from potstill.evaluation.judged import opponents_of
 from potstill.inference import model_identity
+from potstill.inference.spending import dollars
+from potstill.judging import ENDPOINT_TOKENS, LOCAL_TOKENS
 from potstill.pipeline.checks.models import look_at_model
 from potstill.pipeline.checks.seen import Seen, Told, as_files
 from potstill.pipeline.checks.teacher import ask_once
+from potstill.pipeline.opened_judge import PROMPT_TOKENS
+
+_BYTES_PER_TOKEN = 4  # of English text; a bound for the price, not a count
 
 
 def look_at_judge(seen: Seen) -> Iterator[Told]:
@@ -31,6 +37,29 @@ def look_at_judges_endpoint(seen: Seen) -> Iterator[Told]:
     """Ask it one short question."""
     if seen.judge is not None and seen.judge.kind == "endpoint":
         yield f"answered in {ask_once(seen.judge).latency_s:.2f} s"
+
+
+def look_at_judges_price(seen: Seen) -> Iterator[Told]:
+    """What it costs at most: a request a test row and model, and two a row and comparison."""
+    spec, judge, job, task = seen.job.evaluation.judge, seen.judge, seen.job, seen.task
+    if spec is None or judge is None:
+        return
+    rows, models = seen.splits["test"], job.evaluation.models
+    scores, pairs = len(models), 2 * len(opponents_of(models)) * spec.pairwise
+    asked = sum(len(message.content.encode()) for row in rows for message in task.teacher_messages(row)) // _BYTES_PER_TOKEN
+    answers = sum(task.turns(row) for row in rows) * job.generation.max_tokens
+    requests = len(rows) * (scores + pairs)
+    own = PROMPT_TOKENS + len((spec.rubric or "").encode()) // _BYTES_PER_TOKEN
+    read = (scores + pairs) * asked + (scores + 2 * pairs) * answers + requests * own
+    written = requests * (LOCAL_TOKENS if judge.kind != "endpoint" else ENDPOINT_TOKENS)
+    counted = f"at most {requests} requests, {read} prompt tokens, {written} answer tokens"
+    if judge.kind != "endpoint":
+        yield f"{counted}; nothing to pay, the judge runs on this machine"
+    elif judge.price is None:
+        yield f"{counted}; the price of {judge.name} is not known"
+    else:
+        cost = (read * judge.price.input + written * judge.price.output) / 1e6
+        yield f"{counted}: at most about {dollars(cost)} (prices of {judge.price.date or 'the catalogue'})"
 
 
 def is_same_model(one: ResolvedModel, other: ResolvedModel) -> bool:
