@@ -230,6 +230,7 @@ async def test_a_refused_row_fails_alone_with_the_endpoints_words(tmp_path: Path
         (status(403, "not yours"), "may not use this model"),
         (status(404, "no such page"), "ends in /v1"),
         (raw(b'{"error": {"message": "quota", "code": "insufficient_quota"}}', code=429), "no credit left"),
+        (status(400, "Your credit balance is too low to access the API."), "no credit left"),
     ],
 )
 async def test_what_no_row_can_pass_stops_at_once(tmp_path: Path, ask_for: AskFor, fault: Fault, words: str) -> None:

@@ -26,8 +26,9 @@ _WHAT_TO_DO = {
     404: "check the endpoint's address (it usually ends in /v1) and the model's name",
 }
 _OVERLOADED = (503, 529)
-# OpenAI sends the same status for "too fast" and "no money left"; only the code tells them apart.
-_NO_CREDIT = "insufficient_quota"
+# OpenAI sends the status of "too fast" for "no money left" too, and only the code tells them apart; Anthropic sends that of a
+# wrong request, and only the words do.
+_NO_CREDIT, _NO_CREDIT_WORDS = "insufficient_quota", "credit balance is too low"
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +36,8 @@ class Setback:
     """A try that brought no answer.
 
     meaning: "again" counts as a failed try; "wait" does not (the endpoint is only too busy); "row" is final for this request;
-    "stop" is final for all. why: in words a user understands. unreachable: nothing came back at all.
+    "stop" is final for all. why: in words a user understands. unreachable: nothing came back at all. no_credit: for lack of
+    money.
     """
 
     meaning: Meaning
@@ -43,6 +45,7 @@ class Setback:
     status: int | None = None
     retry_after_s: float | None = None
     unreachable: bool = False
+    no_credit: bool = False
 
 
 def from_reply(raw: RawReply, name: str) -> Setback:
@@ -50,7 +53,9 @@ def from_reply(raw: RawReply, name: str) -> Setback:
     message = error_message(raw.body) or "no message"
     why = f"{name} answered with status {raw.status}: {message}"
     overloaded = raw.status in _OVERLOADED and raw.retry_after_s is not None  # it knows when it will be better
-    if overloaded or (raw.status == 429 and error_code(raw.body) != _NO_CREDIT):
+    if error_code(raw.body) == _NO_CREDIT or _NO_CREDIT_WORDS in message:
+        return Setback("stop", why, raw.status, no_credit=True)
+    if overloaded or raw.status == 429:
         meaning: Meaning = "wait"
     elif raw.status in _TRY_AGAIN or raw.status >= 500:
         meaning = "again"
@@ -72,7 +77,7 @@ def place(identity: Mapping[str, Any]) -> str:
 
 def stop_error(setback: Setback, identity: Mapping[str, Any]) -> EndpointError:
     """The error that ends the job at once."""
-    status = 402 if setback.status == 429 else setback.status
+    status = 402 if setback.no_credit else setback.status
     return EndpointError(
         f"the endpoint refuses every request (status {setback.status})",
         where=place(identity),

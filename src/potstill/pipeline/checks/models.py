@@ -21,8 +21,13 @@ _TOKENIZERS = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt")
 
 
 def look_at_teacher(seen: Seen) -> Iterator[Told]:
-    """Its key, or its files; of several teachers, those of each."""
+    """Its key, or its files, and whether it can be asked as the job wants; of several teachers, those of each."""
+    temperature = seen.job.generation.temperature
     for teacher in seen.teachers:
+        if teacher.engine == "anthropic" and temperature > 1:
+            raise InputError(
+                "Claude models take no temperature above 1", where="generation.temperature", found=temperature, expected="0..1"
+            )
         yield from look_at_model(teacher)
     first: dict[tuple[object, ...], str] = {}
     for one in seen.teachers:
@@ -88,6 +93,8 @@ def look_at_extras(seen: Seen) -> Iterator[Told]:
     needed = {"xllamacpp": "local"} if "gguf" in kinds else {}
     if any(model.engine == "anthropic" for model in models):
         needed["anthropic"] = "anthropic"
+    if any(model.kind == "hub" and model.served for model in models):
+        needed["huggingface_hub"] = "train"
     if seen.trains or kinds & {"folder", "hub"}:
         needed |= {"torch": "train", "transformers": "train"}
     if seen.trains:
