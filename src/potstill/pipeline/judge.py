@@ -14,6 +14,7 @@ from potstill.catalog import resolve
 from potstill.evaluation.comparison import MeasuredModel
 from potstill.evaluation.judged import Judged, judge_models, judgement_lines
 from potstill.inference import model_identity
+from potstill.inference.budget import Ledger
 from potstill.pipeline.asking import budget_of
 from potstill.pipeline.opened_judge import opened_judge
 from potstill.pipeline.stage import Context
@@ -61,9 +62,10 @@ async def _ask(
     said = ["".join(entry.prediction) for entries in predictions.values() for entry in entries]
     # Two answers are shown at once, and a token has two bytes at least, as `context_needed` has it.
     longest = max((len(text.encode()) for text in said), default=0)
+    journals = context.folder.journal
+    ledger = Ledger.of_run(journals, budget_of(context.job.generation), resolve(spec).price)
     async with opened_judge(
-        spec, task, rows, context.folder.journal / "judge", answer_tokens=longest,
-        budget=budget_of(context.job.generation), say=context.progress.say,
+        spec, task, rows, journals / "judge", answer_tokens=longest, ledger=ledger, say=context.progress.say
     ) as judge:
         return await judge_models(
             judge.client, judge.name, judge.rubric, rows, predictions, pairwise=spec.pairwise, on_done=context.advance

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from potstill.catalog import resolve
 from potstill.inference import Client, Journal, open_engine
-from potstill.inference.budget import Account, Budget, Ledger
+from potstill.inference.budget import Account, Ledger
 from potstill.judging import LOCAL_TOKENS, Rubric, make_rubric
 from potstill.pipeline.asking import LOCAL_SLOTS, context_needed
 from potstill.rows import Row
@@ -31,7 +31,7 @@ class OpenJudge:
 
 @asynccontextmanager
 async def opened_judge(
-    spec: JudgeSpec, task: Task, rows: Iterable[Row], journal_folder: Path, *, answer_tokens: int, budget: Budget,
+    spec: JudgeSpec, task: Task, rows: Iterable[Row], journal_folder: Path, *, answer_tokens: int, ledger: Ledger,
     say: Callable[[str], None],
 ) -> AsyncIterator[OpenJudge]:
     """The judge behind the journal in this folder, closed at the end.
@@ -39,7 +39,7 @@ async def opened_judge(
     Args:
         rows: Those it will be asked about: a model on this machine needs room for the longest.
         answer_tokens: A bound for the answers that one question shows.
-        budget: Of the run that the journal is part of.
+        ledger: What it spends is taken from.
         say: See `open_engine`.
 
     Raises:
@@ -50,7 +50,7 @@ async def opened_judge(
     own = PROMPT_TOKENS + len(rubric.criteria.encode()) // 2 + LOCAL_TOKENS
     size = context_needed(task, rows, 0) + answer_tokens + own
     with Journal(journal_folder) as journal:
-        account = Account.of(model, Ledger.of_run(journal_folder.parent, budget, model.price))
+        account = Account.of(model, ledger)
         engine = await asyncio.to_thread(
             open_engine, model, concurrency=concurrency, context=size, folder=journal_folder, say=say
         )

@@ -23,7 +23,7 @@ from potstill.evaluation.process import run_worker
 from potstill.evaluation.report import ReferenceKind
 from potstill.generation import RejectedRow
 from potstill.inference import model_identity
-from potstill.inference.budget import Budget
+from potstill.inference.budget import Ledger
 from potstill.inference.protocol import Sampling
 from potstill.judging import Judgement
 from potstill.metrics import bleu
@@ -201,7 +201,7 @@ def _judgements(
 
     async def ask(spec: JudgeSpec) -> Judged:
         async with opened_judge(
-            spec, questions.task, questions.rows, questions.folder / "judge", answer_tokens=longest, budget=Budget(),
+            spec, questions.task, questions.rows, questions.folder / "judge", answer_tokens=longest, ledger=Ledger(),
             say=progress.say,
         ) as judge:
             return await judge_models(
