@@ -270,6 +270,23 @@ async def test_an_endpoint_that_goes_away_stops_the_job_instead_of_failing_every
     assert len(server.requests) < 10 + 2 * 6
 
 
+async def test_rows_that_an_endpoint_chokes_on_do_not_stop_the_job_though_nothing_else_is_left_to_ask(
+    tmp_path: Path, ask_for: AskFor
+) -> None:
+    def choke(messages: Messages, attempt: int) -> Fault | None:
+        return status(500, "internal error") if messages[-1]["content"].startswith("row") else None
+
+    answers: list[Answer] = []
+    async with (
+        LoopbackEndpoint(shout, fault=choke) as server,
+        asking(server.base_url, tmp_path, max_attempts=2, concurrency=3) as client,
+    ):
+        await client.ask_all((ask_for(f"row {n}") for n in range(12)), answers.append)
+    assert [answer.reply for answer in answers] == [None] * 12
+    assert all("internal error" in str(answer.failure) for answer in answers)
+    assert sum(not request.messages[-1]["content"].startswith("row") for request in server.requests) <= 3
+
+
 async def test_a_row_that_was_never_answered_is_asked_again_in_a_later_run(tmp_path: Path, ask_for: AskFor) -> None:
     broken = True
     async with LoopbackEndpoint(shout, fault=lambda m, n: raw(b"{}") if broken else None) as server:

@@ -18,11 +18,14 @@ from potstill.errors import EndpointError
 from potstill.inference import retry
 from potstill.inference.budget import Account, Bill
 from potstill.inference.journal import Journal
-from potstill.inference.protocol import Engine, MalformedReplyError, Reply, Request, TransportError
+from potstill.inference.protocol import Engine, MalformedReplyError, Reply, Request, Sampling, TransportError
 from potstill.inference.rate import RateController, shared_controller
+from potstill.rows import Message
 
-# This many requests in a row that used up all their tries, with not one answer in between, are no chance: the endpoint is down.
+# This many requests in a row that used up all their tries, with not one answer in between, are no chance: the endpoint is down,
+# or it chokes on just these rows. Such rows may be all that an earlier run has left to ask for, so it is asked something else.
 HOPELESS_IN_A_ROW = 5
+_HARMLESS = Request((Message("user", "Say yes."),), Sampling(max_tokens=8))
 # How long a call in flight is waited for when nobody wants its answer any more: it is paid for, and a later run can use it.
 GRACE_S = 2.0
 
@@ -39,11 +42,10 @@ class Answer:
 
 @dataclass(slots=True)
 class _Shared:
-    """One call that all equal requests in flight wait for. sent: it is at the endpoint. left: nobody waits any more."""
+    """One call that all equal requests in flight wait for. left: nobody waits any more."""
 
     task: asyncio.Task[Answer] | None = None
     waiting: int = 0
-    sent: bool = False
     left: bool = False
 
 
@@ -74,6 +76,7 @@ class Client:
         self.concurrency = concurrency or self._rate.bound
         self._slots = asyncio.Semaphore(self.concurrency)
         self._shared: dict[str, _Shared] = {}
+        self._at_endpoint: set[str] = set()
         self._answered = False
         self._hopeless = 0
         self._progress_at = time.monotonic()
@@ -107,7 +110,7 @@ class Client:
         try:
             return await asyncio.shield(shared.task)
         except asyncio.CancelledError:
-            if shared.waiting == 1 and shared.sent:
+            if shared.waiting == 1 and key in self._at_endpoint:
                 shared.left = True
                 await asyncio.wait((shared.task,), timeout=GRACE_S)
             raise
@@ -148,7 +151,7 @@ class Client:
         failed = setbacks = 0
         while True:
             setbacks += 1
-            outcome = await self._try_in_place(key, request, setbacks, shared)
+            outcome = await self._try_in_place(key, request, setbacks)
             if isinstance(outcome, Reply):
                 self._note_progress(answered=True)
                 return Answer(request, outcome, None, from_journal=False)
@@ -159,18 +162,16 @@ class Client:
                 return Answer(request, None, outcome.why, from_journal=False)
             failed += outcome.meaning == "again"
             if failed >= self._max_attempts:
-                return self._give_up(request, outcome)
+                return await self._give_up(request, outcome)
             await self._wait(outcome, setbacks)
 
-    async def _try_in_place(self, key: str, request: Request, attempt: int, shared: _Shared) -> Reply | retry.Setback:
+    async def _try_in_place(self, key: str, request: Request, attempt: int) -> Reply | retry.Setback:
         """One call, when the endpoint bears one more."""
         epoch = await self._rate.acquire(again=attempt > 1)
         outcome: Reply | retry.Setback | None = None
-        shared.sent = True
         try:
             outcome = await self._try_once(key, request, attempt)
         finally:
-            shared.sent = False
             if isinstance(outcome, Reply):
                 self._rate.release(epoch, "answered", latency_s=outcome.latency_s)
             elif outcome is not None and outcome.meaning == "wait":
@@ -204,11 +205,14 @@ class Client:
         meta = {"attempt": attempt, "prompt_bytes": prompt_bytes, "max_tokens": sampling.max_tokens, "sample": request.sample}
         if not resumed:
             self._journal.append_intent(key, meta, price=None if bill is None else bill.at_most())
+        self._at_endpoint.add(key)
         try:
             raw = await self._engine.generate(request)
         except TransportError as error:
             self._journal.append_failure(key, error.what, price=None if bill is None else bill.broke(error))
             return retry.from_error(error)
+        finally:
+            self._at_endpoint.discard(key)
         self._journal.append_outcome(key, raw, price=None if bill is None else bill.came_back(raw))
         self._rate.note_limits(raw.limits, sampling.max_tokens)
         if raw.status != 200:
@@ -223,10 +227,10 @@ class Client:
         self._hopeless = 0
         self._progress_at = time.monotonic()
 
-    def _give_up(self, request: Request, last: retry.Setback) -> Answer:
+    async def _give_up(self, request: Request, last: retry.Setback) -> Answer:
         """The row has no answer; unless the endpoint has none for anyone, which ends the job."""
         self._hopeless += 1
-        if (last.unreachable and not self._answered) or self._hopeless >= HOPELESS_IN_A_ROW:
+        if (last.unreachable and not self._answered) or (self._hopeless >= HOPELESS_IN_A_ROW and not await self._is_alive()):
             raise EndpointError(
                 "the endpoint does not answer" if last.unreachable else "the endpoint gives no answers",
                 where=retry.place(self._identity),
@@ -234,6 +238,12 @@ class Client:
                 hint="see that it runs and that its address is right, then run again; what was received is kept",
             )
         return Answer(request, None, f"no answer after {self._max_attempts} tries: {last.why}", from_journal=False)
+
+    async def _is_alive(self) -> bool:
+        """Whether it answers a question that nobody can choke on."""
+        self._hopeless = 0
+        outcome = await self._try_in_place(_HARMLESS.key(self._identity), _HARMLESS, 1)
+        return isinstance(outcome, Reply) or outcome.meaning in ("wait", "row")
 
     async def _wait(self, setback: retry.Setback, setbacks: int) -> None:
         """Until the next try of this request. A pause that the endpoint asked for is the rate controller's, and for all."""
