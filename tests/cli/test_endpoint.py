@@ -32,7 +32,8 @@ def closed_port() -> str:
 
 
 def answer(messages: Messages) -> str:
-    return "An answer."
+    """The label of a row, and something to whatever else is asked."""
+    return next((row["label"] for row in ROWS if row["text"] == messages[-1]["content"]), "An answer.")
 
 
 def job_at(folder: Path, endpoint: str, student: Path, **teacher: Any) -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 from potstill.generation.answers import generate_answers
 from potstill.generation.assigning import Assignment, Everyone, Mix, Route, route_of
 from potstill.generation.candidate import Outcome, RejectedRow
+from potstill.generation.gate import Gate
 from potstill.generation.prompts import Around, Grown, RejectedPrompt, grow_prompts
 from potstill.generation.selecting import All, Best, Judge, Selection, Vote
 from potstill.generation.spool import Spool
@@ -16,7 +17,7 @@ from potstill.generation.tally import Counted, Tally
 from potstill.generation.ways import Direct, Teacher, Way
 
 __all__ = [
-    "All", "Around", "Ask", "Assignment", "Best", "Counted", "Direct", "Everyone", "Grown", "Judge", "Mix", "OneTeacher",
-    "Outcome", "Panel", "RejectedPrompt", "RejectedRow", "Route", "Selection", "Spool", "Strategy", "Tally", "Teacher", "Vote",
-    "Way", "generate_answers", "grow_prompts", "route_of",
+    "All", "Around", "Ask", "Assignment", "Best", "Counted", "Direct", "Everyone", "Gate", "Grown", "Judge", "Mix",
+    "OneTeacher", "Outcome", "Panel", "RejectedPrompt", "RejectedRow", "Route", "Selection", "Spool", "Strategy", "Tally",
+    "Teacher", "Vote", "Way", "generate_answers", "grow_prompts", "route_of",
 ]

@@ -14,7 +14,7 @@ from itertools import chain
 from pathlib import Path
 
 from potstill.catalog import Price, ResolvedModel
-from potstill.generation import Counted, Direct, OneTeacher, Outcome, Teacher, generate_answers
+from potstill.generation import Counted, Direct, Gate, OneTeacher, Outcome, Teacher, generate_answers
 from potstill.inference import Journal, model_identity, open_batches, open_engine
 from potstill.inference.budget import Account, Budget, Ledger
 from potstill.inference.metered import MeteredClient
@@ -48,6 +48,7 @@ def first_alone(teachers: Sequence[Teacher]) -> OneTeacher:
 async def ask_teachers(
     models: Sequence[ResolvedModel], task: Task, passes: Sequence[Pass], generation: GenerationSpec, journal_folder: Path,
     on_row: Callable[[int, Outcome], None], books: Books, *, say: Callable[[str], None] = lambda text: None,
+    gate: Gate | None = None,
 ) -> None:
     """Ask for all rows, one pass after the other; a reply that the journal in this folder holds is not asked for again.
 
@@ -55,14 +56,19 @@ async def ask_teachers(
         on_row: See `generate_answers`; rows are numbered through all passes.
         books: Where it is written down how the teachers compare, and what their replies have taken.
         say: See `open_engine`.
+        gate: What the first pass has to come through before the rest is asked.
 
     Raises:
         BudgetError: the job's budget is used up; what was received stays in the journal.
         EndpointError: the endpoint refuses or does not answer at all; what was received stays in the journal.
         InputError: a key, a file or an extra is missing, or the model cannot be opened.
+        JobFailedError: the teachers did not pass the gate.
     """
     size = context_needed(task, chain.from_iterable(one.rows() for one in passes), generation.max_tokens)
     async with opened_teachers(models, generation, journal_folder, books, context=size, say=say) as teachers:
+        if gate is not None:
+            names, strategy = " and ".join(teacher.name for teacher in teachers), passes[0].plan(teachers)
+            await gate.passing(names, Direct(task), strategy, concurrency=at_once(teachers), say=say)
         start = 0
         for one in passes:
             start += await _ask(one, start, teachers, task, books, on_row)

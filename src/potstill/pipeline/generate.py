@@ -8,13 +8,14 @@ request an answer and turn that the journal does not hold yet; memory does not g
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from itertools import accumulate, chain, repeat
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from itertools import accumulate, chain, islice, repeat
 from pathlib import Path
 from typing import Any
 
 from potstill.errors import BudgetError, JobFailedError
-from potstill.generation import Grown, Outcome, RejectedPrompt, RejectedRow, Spool
+from potstill.generation import Gate, Grown, Outcome, RejectedPrompt, RejectedRow, Spool
+from potstill.generation.gate import SCORED_ROWS, SMOKE_ROWS
 from potstill.inference import model_identity
 from potstill.pipeline.asking import Pass, ask_teachers, first_alone
 from potstill.pipeline.curate import Curate
@@ -22,6 +23,7 @@ from potstill.pipeline.grow import check_reached, grow, summary_of
 from potstill.pipeline.stage import Context
 from potstill.pipeline.teachers import Books, plan_of, selection_of
 from potstill.rows import Row, write_jsonl, write_rows
+from potstill.tasks import Task
 
 # What decides whether answers are asked for, but not what they are.
 _WITHOUT_EFFECT = {"budget_usd", "budget_tokens", "min_teacher_score"}
@@ -83,12 +85,23 @@ class Generate:
         context.progress.begin(f"{names} {'answers' if len(teachers) == 1 else 'answer'}", total)
         try:
             generation, journal, say = context.job.generation, context.folder.journal / "generate", context.progress.say
-            asyncio.run(ask_teachers(teachers, task, passes, generation, journal, keep, books, say=say))
+            gate = self._gate(context, task, rows)
+            asyncio.run(ask_teachers(teachers, task, passes, generation, journal, keep, books, say=say, gate=gate))
         except BudgetError as error:
             error.found = f"{error.found}; {done} of {total} rows done"
             raise
         finally:
             context.progress.end()
+
+    @staticmethod
+    def _gate(context: Context, task: Task, rows: Callable[[str], Iterable[Row]]) -> Gate:
+        """The first rows of the run, and validation rows to score the teacher by."""
+        gold = (row for row in rows("validation") if row.reference is not None)
+        teachers, wanted = context.teachers, context.job.generation.min_teacher_score
+        return Gate(
+            task, list(islice(rows("train"), SMOKE_ROWS)), list(islice(gold, SCORED_ROWS)), wanted,
+            stops=any(teacher.kind == "endpoint" for teacher in teachers), at_once=any(teacher.batch for teacher in teachers),
+        )
 
     def _write(self, context: Context, counts: Mapping[str, int], spool: Spool, grown: Grown | None) -> Mapping[str, Any]:
         """Each split's rows in their order, read from the spool as they are written; new ones stand behind those of train."""
