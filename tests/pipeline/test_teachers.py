@@ -181,6 +181,36 @@ def test_a_route_is_followed_and_rows_without_one_are_named(world: World) -> Non
         run_job(lost, world.folder / "lost", Silent(), until="generate")
 
 
+def test_the_judge_chooses_where_no_gold_answer_tells_and_is_asked_once(tmp_path: Path) -> None:
+    """Two teachers of free text, one of them good on the even rows; the judge knows a good text when it sees one."""
+    write_rows_file(tmp_path / "rows.jsonl", [{"prompt": f"Write a line about the number {number}."} for number in range(40)])
+
+    def writer(rest: int) -> Callable[[Messages], str]:
+        return lambda messages: "good" if int(messages[-1]["content"].split()[-1].strip(".")) % 2 == rest else "bad"
+
+    def judge(messages: Messages) -> str:
+        return f'{{"reason": "as told", "score": {5 if "good" in messages[-1]["content"] else 2}}}'
+
+    with serve_in_thread(writer(0)) as even, serve_in_thread(writer(1)) as odd, serve_in_thread(judge) as judging:
+        job = parse_job(
+            {
+                "task": "text", "student": "smollm2-135m-instruct", "data": {"train": "rows.jsonl"},
+                "teacher": [{"model": "even", "endpoint": even.base_url}, {"model": "odd", "endpoint": odd.base_url}],
+                "generation": {"strategy": "best"}, "curation": {"deduplicate": "none"},
+                "evaluation": {"judge": {"model": "judge", "endpoint": judging.base_url}},
+            },
+            source="job.yaml", folder=tmp_path, default_name="judged",
+        )
+        run = run_job(job, tmp_path / "run", Silent(), until="curate").root
+        asked = len(judging.requests)
+        (run / "generated" / "train.jsonl").unlink()
+        run_job(job, tmp_path / "run", Silent(), until="curate")
+    rows = kept(run)
+    assert len(rows) == 32
+    assert {(row["messages"][-1]["content"], row["meta"]["judge_score"]) for row in rows} == {("good", 5.0)}
+    assert 0 < asked == len(judging.requests) <= 64  # what it has said is in the journal
+
+
 @pytest.mark.parametrize(
     ("values", "told"),
     [

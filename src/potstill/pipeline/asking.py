@@ -48,14 +48,14 @@ def first_alone(teachers: Sequence[Teacher]) -> OneTeacher:
 async def ask_teachers(
     models: Sequence[ResolvedModel], task: Task, passes: Sequence[Pass], generation: GenerationSpec, journal_folder: Path,
     on_row: Callable[[int, Outcome], None], books: Books, *, say: Callable[[str], None] = lambda text: None,
-    gate: Gate | None = None,
+    gate: Gate | None = None, ledger: Ledger | None = None,
 ) -> None:
     """Ask for all rows, one pass after the other; a reply that the journal in this folder holds is not asked for again.
 
     Args:
         on_row: See `generate_answers`; rows are numbered through all passes.
         books: Where it is written down how the teachers compare, and what their replies have taken.
-        say: See `open_engine`.
+        say, ledger: See `opened_teachers`.
         gate: What the first pass has to come through before the rest is asked.
 
     Raises:
@@ -65,7 +65,7 @@ async def ask_teachers(
         JobFailedError: the teachers did not pass the gate.
     """
     size = context_needed(task, chain.from_iterable(one.rows() for one in passes), generation.max_tokens)
-    async with opened_teachers(models, generation, journal_folder, books, context=size, say=say) as teachers:
+    async with opened_teachers(models, generation, journal_folder, books, context=size, say=say, ledger=ledger) as teachers:
         if gate is not None:
             names, strategy = " and ".join(teacher.name for teacher in teachers), passes[0].plan(teachers)
             await gate.passing(names, Direct(task), strategy, concurrency=at_once(teachers), say=say)
@@ -98,13 +98,14 @@ def at_once(teachers: Sequence[Teacher]) -> int:
 @asynccontextmanager
 async def opened_teachers(
     models: Sequence[ResolvedModel], generation: GenerationSpec, journal_folder: Path, books: Books, *, context: int,
-    say: Callable[[str], None] = lambda text: None,
+    say: Callable[[str], None] = lambda text: None, ledger: Ledger | None = None,
 ) -> AsyncIterator[list[Teacher]]:
     """The teachers behind the journal in this folder, closed at the end; they share the run's budget.
 
     Args:
         context: Tokens that the longest request needs.
         say: See `open_engine`.
+        ledger: Where others that are asked at the same time share the run's budget; made from the run's journals without it.
 
     Raises:
         InputError: a key, a file or an extra is missing, or a model cannot be opened.
@@ -112,7 +113,7 @@ async def opened_teachers(
     sampling = Sampling(temperature=generation.temperature, top_p=generation.top_p, max_tokens=generation.max_tokens)
     async with AsyncExitStack() as stack:
         journal = stack.enter_context(Journal(journal_folder))
-        ledger = Ledger.of_run(journal_folder.parent, budget_of(generation), _dearest(models))
+        ledger = ledger or ledger_of(models, generation, journal_folder.parent)
         teachers = []
         for model in models:
             concurrency = model.concurrency or (None if model.served else LOCAL_SLOTS)
@@ -145,10 +146,11 @@ def _open(
     return open_engine(model, concurrency=concurrency, context=context, folder=folder, say=say), lambda key: False
 
 
-def _dearest(models: Sequence[ResolvedModel]) -> Price | None:
-    """The most that any of them takes, for requests of which the journal does not say whose they were."""
+def ledger_of(models: Sequence[ResolvedModel], generation: GenerationSpec, journals: Path) -> Ledger:
+    """What a run may still spend. Requests of which no journal says what they cost count as the dearest of these models'."""
     prices = [price for model in models if (price := model.price_paid) is not None]
-    return Price(max(one.input for one in prices), max(one.output for one in prices)) if prices else None
+    dearest = Price(max(one.input for one in prices), max(one.output for one in prices)) if prices else None
+    return Ledger.of_run(journals, budget_of(generation), dearest)
 
 
 def budget_of(generation: GenerationSpec) -> Budget:

@@ -190,7 +190,7 @@ _LOOKS = (
     _look("memory", look_at_memory, "student", after="student"),
     _look("export", look_at_export, "student export", after="student"),
     _look("lengths", _at("student", look_at_lengths), "task data student training", after="data student", exact=True),
-    _look("answers", look_at_choosing, "task data teacher generation", after="data teacher", exact=True),
+    _look("answers", look_at_choosing, "task data teacher generation evaluation", after="data teacher", exact=True),
     _look("metrics", _look_at_metrics, "task evaluation"),
     _look("budget", look_at_budget, "teacher generation evaluation", after="teacher judge"),
     _look("teacher score", look_at_gold, "task data generation", after="data"),

@@ -17,9 +17,11 @@ from potstill.errors import BudgetError, JobFailedError
 from potstill.generation import Gate, Grown, Outcome, RejectedPrompt, RejectedRow, Spool
 from potstill.generation.gate import SCORED_ROWS, SMOKE_ROWS
 from potstill.inference import model_identity
-from potstill.pipeline.asking import Pass, ask_teachers, first_alone
+from potstill.pipeline.asking import Pass, ask_teachers, first_alone, ledger_of
+from potstill.pipeline.choosing import choosing_judge
 from potstill.pipeline.curate import Curate
 from potstill.pipeline.grow import check_reached, grow, summary_of
+from potstill.pipeline.judge import judge_inputs
 from potstill.pipeline.stage import Context
 from potstill.pipeline.teachers import Books, plan_of, selection_of
 from potstill.rows import Row, write_jsonl, write_rows
@@ -46,6 +48,8 @@ class Generate:
             ],
             "generation": generation.model_dump(mode="json", exclude=without),
         }
+        if selection_of(generation) == "best":
+            inputs |= judge_inputs(context)
         if selection_of(generation) == "vote":  # wrong answers have no vote, where they are not to be kept
             inputs["verify"] = context.job.curation.verify
         if generation.mode == "prompts":  # rows are added until curation keeps enough of them
@@ -77,16 +81,21 @@ class Generate:
         def rows(*splits: str) -> Iterator[Row]:
             return (row for split in splits if split in counts for row in context.stream(split))
 
-        passes = [
-            Pass(lambda: rows("train", "validation"), plan_of(context.job, task), compared=True),
-            Pass(lambda: rows("test"), first_alone),
-        ]
+        async def ask() -> None:
+            generation, journal, say = context.job.generation, context.folder.journal / "generate", context.progress.say
+            ledger = ledger_of(teachers, generation, journal.parent)
+            async with choosing_judge(context, task, ledger) as judge:
+                learnt = Pass(lambda: rows("train", "validation"), plan_of(context.job, task, judge), compared=True)
+                passes = [learnt, Pass(lambda: rows("test"), first_alone)]
+                gate = self._gate(context, task, rows)
+                await ask_teachers(
+                    teachers, task, passes, generation, journal, keep, books, say=say, gate=gate, ledger=ledger
+                )
+
         names = " and ".join(teacher.name for teacher in teachers)
         context.progress.begin(f"{names} {'answers' if len(teachers) == 1 else 'answer'}", total)
         try:
-            generation, journal, say = context.job.generation, context.folder.journal / "generate", context.progress.say
-            gate = self._gate(context, task, rows)
-            asyncio.run(ask_teachers(teachers, task, passes, generation, journal, keep, books, say=say, gate=gate))
+            asyncio.run(ask())
         except BudgetError as error:
             error.found = f"{error.found}; {done} of {total} rows done"
             raise

@@ -25,7 +25,8 @@ from potstill.generation import (
     generate_answers,
     grow_prompts,
 )
-from potstill.pipeline.asking import at_once, context_needed, opened_teachers
+from potstill.pipeline.asking import at_once, context_needed, ledger_of, opened_teachers
+from potstill.pipeline.choosing import choosing_judge
 from potstill.pipeline.stage import Context
 from potstill.pipeline.teachers import Books, plan_of
 from potstill.rows import Row
@@ -55,8 +56,13 @@ async def _grow(context: Context, spool: Spool, splits: Mapping[str, int], books
     check_models(own, task)
     size = max(context_needed(task, own, job.generation.max_tokens), _context_needed(task, own, plan))
     journal = context.folder.journal / "generate"
-    async with opened_teachers(context.teachers, job.generation, journal, books, context=size) as teachers:
-        strategy, concurrency, way = plan_of(job, task)(teachers), at_once(teachers), Counted(Direct(task), task, books.tallies)
+    ledger = ledger_of(context.teachers, job.generation, journal.parent)
+    async with (
+        choosing_judge(context, task, ledger) as judge,
+        opened_teachers(context.teachers, job.generation, journal, books, context=size, ledger=ledger) as teachers,
+    ):
+        strategy, concurrency = plan_of(job, task, judge)(teachers), at_once(teachers)
+        way = Counted(Direct(task), task, books.tallies)
 
         async def answer(rows: Sequence[Row]) -> None:
             first = len(spool)

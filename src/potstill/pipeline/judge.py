@@ -26,9 +26,12 @@ VERSION = 1  # of what a judge is asked, and how it is read
 
 
 def judge_inputs(context: Context) -> Mapping[str, Any]:
-    """What a judge's verdicts depend on beside the answers and the job's settings; empty where there is none."""
+    """What a judge's scores depend on beside the answers; empty where there is none."""
     spec = context.job.evaluation.judge
-    return {} if spec is None else {"judge": {"model": dict(model_identity(resolve(spec))), "version": VERSION}}
+    if spec is None:
+        return {}
+    model = dict(model_identity(resolve(spec)))
+    return {"judge": {"model": model, "rubric": spec.rubric, "scale": spec.scale, "version": VERSION}}
 
 
 def judge_answers(

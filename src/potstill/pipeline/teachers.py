@@ -9,7 +9,20 @@ from typing import Any
 
 from potstill.catalog import ResolvedModel
 from potstill.evaluation.comparison import mean_figure
-from potstill.generation import All, Assignment, Best, Everyone, Mix, Panel, Route, Selection, Strategy, Tally, Teacher, Vote
+from potstill.generation import (
+    All,
+    Assignment,
+    Best,
+    Everyone,
+    Judge,
+    Mix,
+    Panel,
+    Route,
+    Strategy,
+    Tally,
+    Teacher,
+    Vote,
+)
 from potstill.generation.assigning import Whom
 from potstill.inference.metered import Meter, Usage
 from potstill.rows import Row
@@ -19,17 +32,19 @@ from potstill.tasks import Task
 Plan = Callable[[Sequence[Teacher]], Strategy]
 
 
-def plan_of(job: JobSpec, task: Task) -> Plan:
-    """The strategy of a job, given its teachers in its order."""
+def plan_of(job: JobSpec, task: Task, judge: Judge | None = None) -> Plan:
+    """The strategy of a job, given its teachers in its order. judge: scores answers that no gold answer tells apart."""
     verify = job.curation.verify == "auto"
-    return lambda teachers: panel_of(job.teachers, teachers, job.generation, task, verify=verify)
+    return lambda teachers: panel_of(job.teachers, teachers, job.generation, task, verify=verify, judge=judge)
 
 
 def panel_of(
-    specs: Sequence[TeacherSpec], teachers: Sequence[Teacher], generation: GenerationSpec, task: Task, *, verify: bool = True
+    specs: Sequence[TeacherSpec], teachers: Sequence[Teacher], generation: GenerationSpec, task: Task, *, verify: bool = True,
+    judge: Judge | None = None,
 ) -> Panel:
     """Who is asked, and what is kept. verify: whether answers that contradict the gold answer have no vote."""
-    selection = _selection(generation, task, verify=verify)
+    how = selection_of(generation)
+    selection = Best(task, judge) if how == "best" else Vote(task, verify) if how == "vote" else All()
     return Panel(assignment_of(specs, teachers, generation), selection, generation.samples)
 
 
@@ -46,14 +61,14 @@ def assignment_of(
     return Route(str(generation.route_by), table, next((teacher for spec, teacher in pairs if spec.routes is None), None))
 
 
-def _selection(generation: GenerationSpec, task: Task, *, verify: bool) -> Selection:
-    how = selection_of(generation)
-    return Best(task) if how == "best" else Vote(task, verify) if how == "vote" else All()
-
-
 def selection_of(generation: GenerationSpec) -> str:
     """How answers to one row are chosen from: all, best or vote."""
     return generation.strategy if generation.strategy in ("best", "vote") else generation.select
+
+
+def is_told_by_gold(row: Row, task: Task) -> bool:
+    """Whether a right answer to the row can be told from a wrong one by its gold answer."""
+    return bool(row.references) and task.verify(row.references[0], row) is not None
 
 
 def labels_of(teachers: Sequence[ResolvedModel]) -> dict[str, ResolvedModel]:

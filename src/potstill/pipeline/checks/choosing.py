@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from potstill.errors import InputError
 from potstill.generation import route_of
 from potstill.pipeline.checks.seen import Seen, Told
-from potstill.pipeline.teachers import assignment_of, selection_of
+from potstill.pipeline.teachers import assignment_of, is_told_by_gold, selection_of
 from potstill.rows import Row
 
 _SHOWN = 5
@@ -21,9 +21,10 @@ def look_at_choosing(seen: Seen) -> Iterator[Told]:
     if generation.strategy == "route":
         _check_routes(seen, rows)
     how = selection_of(generation)
-    if generation.mode == "prompts" and how == "best" and not seen.task.labels:
+    judged = seen.job.evaluation.judge is not None
+    if generation.mode == "prompts" and how == "best" and not seen.task.labels and not judged:
         raise InputError("new prompts have no gold answers, so which answer is best cannot be told", where=_key(seen, "best"),
-                         found="best, and mode: prompts", expected="vote, or all")
+                         found="best, and mode: prompts", expected="a judge (evaluation.judge), vote, or all")
     if how == "vote" and not seen.task.votes:
         raise InputError(
             f"answers of the task {seen.task.name} cannot be voted on: no two are alike", where=_key(seen, "vote"),
@@ -72,13 +73,13 @@ def _check_best(seen: Seen, rows: list[Row]) -> None:
     Raises:
         InputError: it cannot.
     """
-    untold = [row for row in rows if not any(seen.task.verify(gold, row) is not None for gold in row.references[:1])]
-    if untold:
+    untold = [row for row in rows if not is_told_by_gold(row, seen.task)]
+    if untold and seen.job.evaluation.judge is None:
         raise InputError(
             f"which answer is best cannot be told for {len(untold)} of {len(rows)} rows, the first is row {untold[0].id}",
             where=_key(seen, "best"), found="no gold answer that an answer could be compared with",
-            expected="nli, classification, qa or math with a gold answer in every row",
-            hint="add gold answers, or choose by vote, or keep all",
+            expected="nli, classification, qa or math with a gold answer in every row, or a judge",
+            hint="add gold answers, name a judge (evaluation.judge), choose by vote, or keep all",
         )
 
 
