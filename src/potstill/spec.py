@@ -29,6 +29,7 @@ from potstill.spec_models import (
 )
 from potstill.spec_panel import check_panel, check_strategy
 from potstill.spec_prompts import PromptsSpec
+from potstill.spec_ways import Rationale, check_rationale_weight, check_way
 from potstill.validation import NOT_BUILT, ONE, SEVERAL, Lines, explain
 from potstill.yaml_files import line_of, read_mapping
 
@@ -79,10 +80,13 @@ class GenerationSpec(Section):
     """The longest answer of the teacher, and later of the student, in tokens."""
     samples: Annotated[int, Field(ge=1, le=64)] = 1
     """Answers of a teacher to a row."""
-    chain_of_thought: Literal[False] = False
-    """Whether the teacher is asked to reason before it answers."""
-    rationale: Literal["discard"] = "discard"
-    """What becomes of the reasoning that an endpoint returns beside its answer."""
+    chain_of_thought: bool = False
+    """Whether the teacher is asked to reason before it answers: nli, qa, math and classification."""
+    rationale: Rationale = "discard"
+    """What becomes of the teacher's reasoning. discard: the student learns the answer alone; train: it learns to write the
+    reasoning and then the answer; multitask: it learns to answer, and apart from that to write the reasoning when asked."""
+    chain_of_density: bool = False
+    """Whether a summary is asked for in four rounds, each denser than the one before at the same length."""
     select: Literal["all", "best", "vote"] = "all"
     """Which of several answers to a row are kept: all that differ; the best, by the gold answer; what most agree on."""
     mode: Literal["answers", "prompts"] = "answers"
@@ -142,6 +146,9 @@ class TrainingSpec(Section):
     """Epochs without a better validation loss after which training stops; 0 never does."""
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
     """What the order of the rows and the adapter's first weights are drawn from."""
+    rationale_weight: Annotated[float, Field(gt=0, le=100)] = 1.0
+    """With generation.rationale: multitask, what the reasoning counts in the loss, taken as a whole, where the
+    answers count 1."""
 
 
 class EvaluationSpec(Section):
@@ -236,6 +243,23 @@ class JobSpec(Section):
         if teacher is not None:
             check_strategy(generation.strategy, teacher if isinstance(teacher, list) else [])
         return generation
+
+    @field_validator("generation")
+    @classmethod
+    def _fits_the_task(cls, generation: GenerationSpec, info: ValidationInfo) -> GenerationSpec:
+        if "task" in info.data:
+            check_way(
+                info.data["task"], chain_of_thought=generation.chain_of_thought,
+                chain_of_density=generation.chain_of_density, rationale=generation.rationale,
+            )
+        return generation
+
+    @field_validator("training")
+    @classmethod
+    def _weighs_what_is_there(cls, training: TrainingSpec, info: ValidationInfo) -> TrainingSpec:
+        if "generation" in info.data:
+            check_rationale_weight(training.rationale_weight, info.data["generation"].rationale)
+        return training
 
     @field_validator("export", mode="before")
     @classmethod

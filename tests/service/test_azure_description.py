@@ -64,6 +64,20 @@ def test_every_field_with_a_counterpart_is_read(read: Any, tmp_path: Path) -> No
     assert (training.learning_rate, training.batch_size, training.num_epochs) == (3e-5, 4, 2)
 
 
+@pytest.mark.parametrize(
+    ("task", "field", "key"),
+    [("NLI", "enable_chain_of_thought", "chain_of_thought"), ("SUMMARIZATION", "enable_chain_of_density", "chain_of_density")],
+)
+def test_the_ways_to_ask_are_those_of_azure(read: Any, task: str, field: str, key: str) -> None:
+    spec = read(data_generation_task_type=task, prompt_settings={field: True}).spec
+    assert getattr(spec.generation, key) is True
+    assert yaml.safe_load(write_azure_job(spec))["prompt_settings"][field] is True
+    assert not any(note.startswith("generation.chain") for note in left_out(spec))
+    other = "SUMMARIZATION" if task == "NLI" else "NLI"
+    with pytest.raises(InputError, match=rf"'prompt_settings\.{field}' is for"):
+        read(data_generation_task_type=other, prompt_settings={field: True})
+
+
 def test_what_is_lost_is_told_field_by_field(read: Any) -> None:
     lost = {"inference_parameters": {"stop": ["END"], "presence_penalty": 0.5, "frequency_penalty": 0}}
     notes = read(
@@ -164,8 +178,7 @@ def test_a_student_that_leads_nowhere_is_named_with_its_file(read: Any) -> None:
 @pytest.mark.parametrize(
     ("changes", "what", "expected"),
     [
-        ({"prompt_settings": {"enable_chain_of_thought": True}}, "'prompt_settings.enable_chain_of_thought'", "nothing else"),
-        ({"prompt_settings": {"enable_chain_of_density": True}}, "'prompt_settings.enable_chain_of_density'", "nothing else"),
+        ({"prompt_settings": {"enable_chain_of_thought": "maybe"}}, "settings.enable_chain_of_thought'", "true or false"),
         ({"data_generation_type": "data_generation"}, "'data_generation_type'", "label_generation; nothing else is built yet"),
         ({"data_generation_task_type": "POETRY"}, "'data_generation_task_type'", "one of nli"),
         ({"hyperparameters": {"learning_rate": "-1"}}, "'hyperparameters.learning_rate'", "greater than 0"),

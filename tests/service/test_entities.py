@@ -212,7 +212,7 @@ class TestAzuresFields:
         ({"training": {"learning_rte": 1}}, "unknown key 'training.learning_rte'", "learning_rate"),
         ({"training": "fast"}, "'training'", "a mapping"),
         ({"student_model": {"model": "m", "shrink": {"layers": 0}}}, "'student_model.shrink.layers'", "1"),
-        ({"prompt_settings": PromptSettings(enable_chain_of_thought=True)}, "settings.enable_chain_of_thought'", "built yet"),
+        ({"prompt_settings": PromptSettings(enable_chain_of_thought=5)}, "settings.enable_chain_of_thought'", "true or false"),
         ({"name": "a/b"}, "'name'", "letters"),
         ({"teacher_model_endpoint_connection": serverless(api_key=KEY)}, "both name a teacher", "one of the two"),
     ],

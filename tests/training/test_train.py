@@ -26,10 +26,11 @@ MakeRow = Callable[[int, str], Row]
 
 def run(student: Path, rows: Rows, out: Path, **settings: Any) -> tuple[TrainingResult, list[tuple[str, dict[str, Any]]]]:
     events: list[tuple[str, dict[str, Any]]] = []
-    adapter = settings.pop("adapter", None)
+    adapter, reasons = settings.pop("adapter", None), settings.pop("rationale_rows", ())
     spec = TrainingSpec(**{"learning_rate": 1e-2, "batch_size": 4, "early_stopping_patience": 0, **settings})
     result = train_student(
-        student, *rows, out, spec, adapter=adapter, all_turns=True, on_event=lambda *event: events.append(event)
+        student, *rows, out, spec, adapter=adapter, all_turns=True, on_event=lambda *event: events.append(event),
+        rationale_rows=reasons,
     )
     return result, events
 
@@ -128,6 +129,22 @@ def test_bfloat16_learns_as_much_as_float32(
 def test_the_last_checkpoint_holds_no_optimizer(tiny_student: Path, rows: Rows, tmp_path: Path) -> None:
     result, _ = run(tiny_student, rows, tmp_path, num_epochs=2)
     assert not (checkpoint_path(tmp_path / "checkpoints", result.steps) / "optimizer.pt").exists()
+
+
+def test_reasoning_counts_in_the_loss_as_much_as_it_is_told_to(
+    tiny_student: Path, rows: Rows, make_row: MakeRow, tmp_path: Path, tokenizer: PreTrainedTokenizerBase
+) -> None:
+    """One step over all texts: its loss is that of the untrained student, which finds it easier to say the same word again."""
+    reasons = [make_row(100 + i, "the " * 40) for i in range(8)]
+    of_answers, of_reasons = (plain_loss(tiny_student, part, tokenizer) for part in (rows[0], reasons))
+    result, _ = run(
+        tiny_student, rows, tmp_path, num_epochs=1, batch_size=64, rationale_rows=reasons, rationale_weight=0.25
+    )
+    assert result.train_texts == 21 + 8
+    assert result.loss_curve[0].loss == pytest.approx((of_answers + 0.25 * of_reasons) / 1.25, abs=0.01)
+    assert of_answers - of_reasons > 0.1
+    # The epoch is chosen by the answers alone, which are all that such a student is asked for.
+    assert result.best_validation_loss == pytest.approx(plain_loss(tmp_path, rows[1], tokenizer), abs=1e-4)
 
 
 def test_half_an_epoch_and_long_rows(tiny_student: Path, rows: Rows, make_row: MakeRow, tmp_path: Path) -> None:

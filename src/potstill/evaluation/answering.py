@@ -57,12 +57,16 @@ def prepare_questions(measurement: Measurement, task: Task, rows: Sequence[Row])
     cannot be read is a wrong one.
     """
     sampling = measurement.sampling
-    if not measurement.model.served:  # one behind an endpoint may think before it answers, and its thoughts count
+    # A model behind an endpoint may think before it answers, and its thoughts count, as does reasoning in the answer itself.
+    if not measurement.model.served and not measurement.worked:
         sampling = replace(sampling, max_tokens=task.max_tokens(sampling.max_tokens))
-    return [
-        Question(row, tuple(task.teacher_messages(row)) if measurement.untrained else row.messages, task.turns(row), sampling)
-        for row in rows
-    ]
+    return [Question(row, _asked(measurement, task, row), task.turns(row), sampling) for row in rows]
+
+
+def _asked(measurement: Measurement, task: Task, row: Row) -> tuple[Message, ...]:
+    if not measurement.untrained:
+        return row.messages
+    return task.worked_messages(row) if measurement.worked else task.teacher_messages(row)
 
 
 async def warm_up(engine: Engine, questions: Sequence[Question]) -> None:

@@ -24,10 +24,11 @@ class Measurement:
     """One model to be measured on one file of test rows.
 
     label: what the report calls the model (teacher, baseline, distilled, ...). labels: the closed label set of the task, where
-    it has one. untrained: the model gets the task's full prompt, as a teacher does, instead of the row as it stands. sample:
-    numbers independent answers; the second answer of a teacher whose first is the reference has another number. concurrency:
-    rows at once in the throughput phase. context: tokens of context a slot. budget: of the run whose journals lie beside
-    `journal`, where what the model costs counts; None counts nothing.
+    it has one. untrained: the model gets the task's full prompt, as a teacher does, instead of the row as it stands. worked: it
+    reasons before it answers, because it is asked to or has learnt to. sample: numbers independent answers; the second answer
+    of a teacher whose first is the reference has another number. concurrency: rows at once in the throughput phase. context:
+    tokens of context a slot. budget: of the run whose journals lie beside `journal`, where what the model costs
+    counts; None counts nothing.
     """
 
     label: str
@@ -39,6 +40,7 @@ class Measurement:
     sampling: Sampling
     labels: tuple[str, ...] = ()
     untrained: bool = False
+    worked: bool = False
     sample: int = 0
     concurrency: int = 4
     context: int | None = None

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from potstill.inference.protocol import FinishReason
@@ -16,6 +16,7 @@ class Candidate:
 
     texts and finish_reasons: one a turn that was asked for. completion_tokens: of all requests behind it, None where the
     endpoint does not tell. latency_s: their sum. teacher: the name its user gave it. sample: numbers its answers to this row.
+    rationale: the reasoning that led to the answer, where there is any. notes: what else the row's `meta` shall hold.
     """
 
     texts: tuple[str, ...]
@@ -24,6 +25,8 @@ class Candidate:
     latency_s: float
     teacher: str
     sample: int = 0
+    rationale: str | None = None
+    notes: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,11 +50,14 @@ Outcome = tuple[Row, ...] | RejectedRow
 
 def answered_row(row: Row, candidate: Candidate, **meta: Any) -> Row:
     """The row with the candidate's turns in place of the gold ones, and in `meta` how they came about."""
+    reasoning = {} if candidate.rationale is None else {"rationale": candidate.rationale}
     return replace(row, messages=_with_own_turns(row.messages, candidate.texts)).with_meta(
         teacher=candidate.teacher,
         finish_reasons=list(candidate.finish_reasons),
         completion_tokens=candidate.completion_tokens,
         latency_s=round(candidate.latency_s, 4),
+        **reasoning,
+        **candidate.notes,
         **meta,
     )
 

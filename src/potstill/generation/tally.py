@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from potstill.generation.candidate import Candidate, Failure
-from potstill.generation.ways import Teacher, Way
+from potstill.generation.ways import Dialogue, Teacher, Way
 from potstill.rows import Row
 from potstill.tasks import Task
 
@@ -46,3 +46,6 @@ class Counted:
         answer = await self.way.ask(teacher, row, sample)
         self.tallies[teacher.name].note(row, answer, self.task)
         return answer
+
+    def longest(self, row: Row, max_tokens: int) -> Dialogue:
+        return self.way.longest(row, max_tokens)

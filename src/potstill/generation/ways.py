@@ -10,7 +10,7 @@ from potstill.generation.candidate import Candidate, Failure
 from potstill.inference.client import Client
 from potstill.inference.dialogue import RowAnswer, answer_row
 from potstill.inference.protocol import Reply, Sampling
-from potstill.rows import Row
+from potstill.rows import Message, Row
 from potstill.tasks import Task
 
 
@@ -24,6 +24,22 @@ class Way(Protocol):
             EndpointError: the endpoint refuses every request or does not answer at all.
         """
         ...
+
+    def longest(self, row: Row, max_tokens: int) -> Dialogue:
+        """The longest dialogue that may come of a row, where answers may have `max_tokens` tokens."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Dialogue:
+    """What a teacher is told for a row in all its requests together, and what it may answer.
+
+    asked: the messages that are no answers of its own. answers: how many it gives. answer_tokens: the most of one answer.
+    """
+
+    asked: tuple[Message, ...]
+    answers: int
+    answer_tokens: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +72,25 @@ class Direct:
         answer = await answer_row(teacher.client, self.task.teacher_messages(row), turns, sampling, sample=sample)
         return candidate_of(answer, teacher.name, sample)
 
+    def longest(self, row: Row, max_tokens: int) -> Dialogue:
+        return Dialogue(self.task.teacher_messages(row), self.task.turns(row), self.task.max_tokens(max_tokens))
+
+
+@dataclass(frozen=True, slots=True)
+class WithRationale:
+    """Another way, whose answers only count with the reasoning that led to them: a student is to learn it."""
+
+    way: Way
+
+    async def ask(self, teacher: Teacher, row: Row, sample: int) -> Candidate | Failure:
+        candidate = await self.way.ask(teacher, row, sample)
+        if isinstance(candidate, Candidate) and candidate.rationale is None and "refused" not in candidate.finish_reasons:
+            return Failure("the teacher gave no reasoning with its answer, which generation.rationale is to teach")
+        return candidate
+
+    def longest(self, row: Row, max_tokens: int) -> Dialogue:
+        return self.way.longest(row, max_tokens)
+
 
 def candidate_of(answer: RowAnswer, teacher: str, sample: int) -> Candidate | Failure:
     """The replies to a row's turns as one candidate; an empty reply is no answer."""
@@ -72,6 +107,7 @@ def candidate_of(answer: RowAnswer, teacher: str, sample: int) -> Candidate | Fa
         latency_s=sum(reply.latency_s for reply in replies),
         teacher=teacher,
         sample=sample,
+        rationale="\n\n".join(reply.reasoning for reply in replies if reply.reasoning) or None,
     )
 
 

@@ -61,6 +61,8 @@ class Client:
         no_progress_s: Seconds without a single answer, while waiting on refusals, after which the job is stopped.
         account: What its requests cost and may cost; None counts nothing (an untrained student, say).
         under_way: Whether the request of a key is at the engine since an earlier process, whose intent stands.
+
+    json_schema: whether the model can be held to a JSON schema, as far as was known at the start.
     """
 
     def __init__(
@@ -70,6 +72,8 @@ class Client:
         self._engine, self._journal, self._account = engine, journal, account
         self._max_attempts, self._under_way = max_attempts, under_way
         self._no_progress_s = math.inf if engine.capabilities.batched else no_progress_s
+        # Asked once: an endpoint that turns out not to take schemas must not get other questions after a restart.
+        self.json_schema = engine.capabilities.json_schema
         self._identity = dict(engine.identity)
         self._name = str(self._identity.get("endpoint", "the model"))
         self._rate = _rate(engine, concurrency)

@@ -14,7 +14,7 @@ from itertools import chain
 from pathlib import Path
 
 from potstill.catalog import Price, ResolvedModel
-from potstill.generation import Counted, Direct, Gate, OneTeacher, Outcome, Teacher, generate_answers
+from potstill.generation import Counted, Gate, OneTeacher, Outcome, Teacher, Way, generate_answers, way_of
 from potstill.inference import Journal, model_identity, open_batches, open_engine
 from potstill.inference.budget import Account, Budget, Ledger
 from potstill.inference.metered import MeteredClient
@@ -64,18 +64,19 @@ async def ask_teachers(
         InputError: a key, a file or an extra is missing, or the model cannot be opened.
         JobFailedError: the teachers did not pass the gate.
     """
-    size = context_needed(task, chain.from_iterable(one.rows() for one in passes), generation.max_tokens)
+    way = way_of(task, generation)
+    size = context_needed(way, chain.from_iterable(one.rows() for one in passes), generation.max_tokens)
     async with opened_teachers(models, generation, journal_folder, books, context=size, say=say, ledger=ledger) as teachers:
         if gate is not None:
             names, strategy = " and ".join(teacher.name for teacher in teachers), passes[0].plan(teachers)
-            await gate.passing(names, Direct(task), strategy, concurrency=at_once(teachers), say=say)
+            await gate.passing(names, way, strategy, concurrency=at_once(teachers), say=say)
         start = 0
         for one in passes:
-            start += await _ask(one, start, teachers, task, books, on_row)
+            start += await _ask(one, start, teachers, Counted(way, task, books.tallies) if one.compared else way, on_row)
 
 
 async def _ask(
-    one: Pass, start: int, teachers: Sequence[Teacher], task: Task, books: Books, on_row: Callable[[int, Outcome], None]
+    one: Pass, start: int, teachers: Sequence[Teacher], way: Way, on_row: Callable[[int, Outcome], None]
 ) -> int:
     """How many rows there were; they are numbered from `start`."""
     done = 0
@@ -85,7 +86,6 @@ async def _ask(
         done += 1
         on_row(start + number, outcome)
 
-    way = Counted(Direct(task), task, books.tallies) if one.compared else Direct(task)
     await generate_answers(one.rows(), way, one.plan(teachers), concurrency=at_once(teachers), on_row=keep)
     return done
 
@@ -178,13 +178,14 @@ def answers_in_order(
     return [outcomes[number] for number in range(len(rows))]
 
 
-def context_needed(task: Task, rows: Iterable[Row], max_tokens: int) -> int:
-    """Tokens of context a local engine needs a slot: a bound from the bytes of the longest prompt and the answers' limit.
+def context_needed(way: Way, rows: Iterable[Row], max_tokens: int) -> int:
+    """Tokens of context a local engine needs a slot: a bound from the bytes of the longest dialogue and the answers' limit.
 
     English text has about four bytes a token; two leave room for other languages, numbers and the template.
     """
     longest = 0
     for row in rows:
-        prompt = sum(len(message.content.encode()) + 16 for message in task.teacher_messages(row))
-        longest = max(longest, prompt // 2 + task.turns(row) * task.max_tokens(max_tokens))
+        dialogue = way.longest(row, max_tokens)
+        prompt = sum(len(message.content.encode()) + 16 for message in dialogue.asked)
+        longest = max(longest, prompt // 2 + dialogue.answers * dialogue.answer_tokens)
     return (longest + 64 + 255) // 256 * 256

@@ -22,6 +22,7 @@ from potstill.evaluation.predictions import Measurement, read_predictions, read_
 from potstill.evaluation.process import run_worker
 from potstill.evaluation.report import ReferenceKind, ReportInputs, build_report
 from potstill.evaluation.token_accuracy import measure_token_accuracy
+from potstill.generation import ChainOfThought, Direct, Way
 from potstill.inference import model_identity
 from potstill.inference.protocol import Sampling
 from potstill.pipeline.asking import budget_of, context_needed
@@ -34,6 +35,7 @@ from potstill.pipeline.stage import Context
 from potstill.pipeline.teachers import labels_of, with_kept
 from potstill.pipeline.train import initial_student
 from potstill.rows import Row, read_rows, write_rows
+from potstill.spec import GenerationSpec
 from potstill.spec_panel import file_name
 from potstill.student import build_student
 from potstill.tasks import Task
@@ -59,6 +61,7 @@ class Evaluate:
             "evaluation": context.job.evaluation.model_dump(mode="json"),
             "max_tokens": context.job.generation.max_tokens,
             **judge_inputs(context),
+            "worked": [reasons_first(context.job.generation, label) for label in ("teacher", "distilled")],
         }
 
     def run(self, context: Context, fingerprint: str) -> Mapping[str, Any]:
@@ -129,7 +132,7 @@ def _answers(row: Row, context: Context) -> str | list[str]:
 def measure(context: Context, label: str, task: Task, rows: list[Row], kind: ReferenceKind) -> MeasuredModel:
     """One model's predictions and profile; what is on disk for the same model and rows is not measured again."""
     folder, model = context.folder, model_of(context, label)
-    max_tokens = context.job.generation.max_tokens
+    max_tokens, worked = context.job.generation.max_tokens, reasons_first(context.job.generation, label)
     measurement = Measurement(
         label=label,
         model=model,
@@ -140,9 +143,10 @@ def measure(context: Context, label: str, task: Task, rows: list[Row], kind: Ref
         journal=folder.journal / f"evaluate-{file_name(label)}",
         sampling=Sampling(temperature=0.0, max_tokens=max_tokens),
         untrained=is_untrained(label),
+        worked=worked,
         sample=1 if kind == "teacher" and label == "teacher" else 0,
         concurrency=context.job.evaluation.concurrency,
-        context=context_needed(task, rows, max_tokens),
+        context=context_needed(evaluated_way(task, worked=worked), rows, max_tokens),
         budget=budget_of(context.job.generation) if label in labels_of(context.teachers) else None,
     )
     marker = folder.evaluation / f"{file_name(label)}.fingerprint"
@@ -154,6 +158,7 @@ def measure(context: Context, label: str, task: Task, rows: list[Row], kind: Ref
             "rows": [row.as_dict() for row in rows],
             "labels": task.labels,
             "max_tokens": max_tokens,
+            "worked": worked,
             "concurrency": measurement.concurrency,
         },
     )
@@ -171,6 +176,19 @@ def measure(context: Context, label: str, task: Task, rows: list[Row], kind: Ref
         read_profile(measurement.profile),
         orjson.loads(accuracy_file.read_bytes()),
     )
+
+
+def reasons_first(generation: GenerationSpec, label: str) -> bool:
+    """Whether a model reasons before it answers: the teacher as it taught, the student as it learnt.
+
+    The untouched student is asked for what the distilled one writes, so that the two differ in nothing but what was learnt.
+    """
+    return generation.chain_of_thought if label.partition(":")[0] == "teacher" else generation.rationale == "train"
+
+
+def evaluated_way(task: Task, *, worked: bool) -> Way:
+    """How a model is asked in an evaluation, for the length of the dialogue."""
+    return ChainOfThought(task) if worked else Direct(task)
 
 
 def model_of(context: Context, label: str) -> ResolvedModel:

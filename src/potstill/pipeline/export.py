@@ -16,6 +16,7 @@ from potstill.catalog import ResolvedModel
 from potstill.errors import ExportError
 from potstill.exporting import verify_export
 from potstill.exporting.gguf import export_gguf
+from potstill.generation import Direct
 from potstill.inference import open_engine
 from potstill.inference.protocol import Engine
 from potstill.pipeline.asking import context_needed
@@ -71,7 +72,7 @@ class Export:
     def _verify(self, context: Context, form: str, path: Path) -> float:
         """Nats a token that the file's greedy choices lose under the weights."""
         task, rows = context.task(), context.rows("validation")[:VERIFIED_PROMPTS]
-        size = context_needed(task, rows, VERIFIED_TOKENS)
+        size = context_needed(Direct(task), rows, VERIFIED_TOKENS)
         student = context.folder.student
         result = asyncio.run(_compare(path, student, rows, size))
         if result > context.job.export.max_quality_loss:

@@ -18,12 +18,12 @@ from potstill.errors import InputError, JobFailedError
 from potstill.generation import (
     Around,
     Counted,
-    Direct,
     Grown,
     RejectedRow,
     Spool,
     generate_answers,
     grow_prompts,
+    way_of,
 )
 from potstill.pipeline.asking import at_once, context_needed, ledger_of, opened_teachers
 from potstill.pipeline.choosing import choosing_judge
@@ -54,7 +54,8 @@ async def _grow(context: Context, spool: Spool, splits: Mapping[str, int], books
     job, task, own = context.job, context.task(), context.rows("train")
     held_out, plan = [*context.rows("validation"), *context.rows("test")], job.generation.prompts
     check_models(own, task)
-    size = max(context_needed(task, own, job.generation.max_tokens), _context_needed(task, own, plan))
+    inner = way_of(task, job.generation)
+    size = max(context_needed(inner, own, job.generation.max_tokens), _context_needed(task, own, plan))
     journal = context.folder.journal / "generate"
     ledger = ledger_of(context.teachers, job.generation, journal.parent)
     async with (
@@ -62,7 +63,7 @@ async def _grow(context: Context, spool: Spool, splits: Mapping[str, int], books
         opened_teachers(context.teachers, job.generation, journal, books, context=size, ledger=ledger) as teachers,
     ):
         strategy, concurrency = plan_of(job, task, judge)(teachers), at_once(teachers)
-        way = Counted(Direct(task), task, books.tallies)
+        way = Counted(inner, task, books.tallies)
 
         async def answer(rows: Sequence[Row]) -> None:
             first = len(spool)

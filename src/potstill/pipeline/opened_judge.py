@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from potstill.catalog import resolve
+from potstill.generation import Direct
 from potstill.inference import Client, Journal, open_engine
 from potstill.inference.budget import Account, Ledger
 from potstill.judging import LOCAL_TOKENS, Rubric, make_rubric
@@ -48,7 +49,7 @@ async def opened_judge(
     model, rubric = resolve(spec), make_rubric(task, spec.rubric, spec.scale)
     concurrency = model.concurrency or (None if model.served else LOCAL_SLOTS)
     own = PROMPT_TOKENS + len(rubric.criteria.encode()) // 2 + LOCAL_TOKENS
-    size = context_needed(task, rows, 0) + answer_tokens + own
+    size = context_needed(Direct(task), rows, 0) + answer_tokens + own
     with Journal(journal_folder) as journal:
         account = Account.of(model, ledger)
         engine = await asyncio.to_thread(

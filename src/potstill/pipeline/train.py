@@ -22,6 +22,7 @@ from potstill.spec import ShrinkSpec
 from potstill.student import build_student
 from potstill.templates import ChatTemplate
 from potstill.training import TrainingResult, train_student
+from potstill.training.rationales import answer_rows, rationale_rows
 
 CALIBRATION_ROWS = 64
 
@@ -40,6 +41,7 @@ class Train:
             "shrink": student.shrink.model_dump() if student.shrink else None,
             "adapter": student.adapter.model_dump() if student.adapter else None,
             "training": context.job.training.model_dump(mode="json"),
+            "rationale": context.job.generation.rationale,
             "task": context.job.task,
         }
 
@@ -52,10 +54,12 @@ class Train:
             marker.write_text(fingerprint)
         start = initial_student(context)
         rows = {split: list(read_rows(folder.curated / f"{split}.jsonl")) for split in ("train", "validation")}
+        rationale, task = context.job.generation.rationale, context.task()
         context.progress.begin("training", None)
         try:
             result = train_student(
-                start, rows["train"], rows["validation"], folder.student, context.job.training,
+                start, answer_rows(rows["train"], rationale, task), answer_rows(rows["validation"], rationale, task),
+                folder.student, context.job.training, rationale_rows=rationale_rows(rows["train"], rationale, task),
                 adapter=context.job.student.adapter, all_turns=context.job.task == "conversation",
                 on_event=lambda kind, values: self._relay(context, kind, values), should_stop=context.canceled,
             )

@@ -27,7 +27,7 @@ from potstill.yaml_files import line_of, read_mapping
 _LARGEST_BATCH = 100  # requests at once that Azure's service allows
 # The keys of a job that have a field in Azure; all others are left out.
 _WRITTEN = {
-    "generation": ("temperature", "top_p", "max_tokens"),
+    "generation": ("temperature", "top_p", "max_tokens", "chain_of_thought", "chain_of_density"),
     "training": ("learning_rate", "batch_size", "num_epochs"),
     "data": ("train", "validation"),
     "teacher": ("model", "path", "endpoint", "api_key_env", "concurrency"),
@@ -108,6 +108,10 @@ def write_azure_job(spec: JobSpec, *, folder: Path | None = None) -> str:
         "training_data": {"type": "uri_file", "path": shown_path(spec.data.train, folder)},
         "validation_data": {"type": "uri_file", "path": shown_path(spec.data.validation, folder)},
         "teacher_model_settings": _teacher_settings(spec),
+        "prompt_settings": {
+            "enable_chain_of_thought": spec.generation.chain_of_thought,
+            "enable_chain_of_density": spec.generation.chain_of_density,
+        },
         "hyperparameters": {
             "learning_rate": _number(spec.training.learning_rate),
             "per_device_train_batch_size": str(spec.training.batch_size),

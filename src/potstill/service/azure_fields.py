@@ -205,9 +205,8 @@ def _prompt_settings(draft: Draft, value: Any) -> None:
     name = "prompt_settings"
     names = ("enable_chain_of_thought", "enable_chain_of_density", "max_len_summary")
     settings = draft.mapping(value, name, names)
-    draft.put("generation.chain_of_thought", settings.get(names[0]) or None, f"{name}.{names[0]}")
-    if settings.get(names[1]):
-        draft.refuse(f"{name}.{names[1]}", settings[names[1]], f"false; {NOT_BUILT}")
+    for ours, theirs in zip(("chain_of_thought", "chain_of_density"), names, strict=False):
+        draft.put(f"generation.{ours}", settings.get(theirs) or None, f"{name}.{theirs}")
     if settings.get(names[2]) is not None:
         told = "not used: the gold summaries set a summary's length, without them 80 words; a row's max_words its own"
         draft.note(f"{name}.{names[2]}", told)

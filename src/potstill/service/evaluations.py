@@ -28,7 +28,7 @@ from potstill.inference.protocol import Sampling
 from potstill.judging import Judgement
 from potstill.metrics import bleu
 from potstill.pipeline.asking import answers_in_order, context_needed
-from potstill.pipeline.evaluate import TOKEN_ACCURACY_TASKS, measure_on_weights
+from potstill.pipeline.evaluate import TOKEN_ACCURACY_TASKS, evaluated_way, measure_on_weights, reasons_first
 from potstill.pipeline.folder import write_json
 from potstill.pipeline.generate import needs_reference
 from potstill.pipeline.opened_judge import opened_judge
@@ -165,19 +165,21 @@ def _digest(located: Located, task: Task, rows: list[Row]) -> str:
     return content_hash({
         "model": dict(model_identity(located.model)), "role": located.role, "task": task.name, "labels": task.labels,
         "rows": [row.as_dict() for row in rows], "max_tokens": located.job.generation.max_tokens,
-        "concurrency": located.job.evaluation.concurrency,
+        "worked": reasons_first(located.job.generation, located.role), "concurrency": located.job.evaluation.concurrency,
     })
 
 
 def _measure(located: Located, questions: _Questions, progress: Progress, *, on_weights: bool) -> MeasuredModel:
     """Predictions and profile; what was measured before, to the end, is read."""
     folder, task, rows, job = questions.folder, questions.task, questions.rows, located.job
+    worked = reasons_first(job.generation, located.role)
     self_agreement = questions.reference == "teacher" and located.role == "teacher"
     measurement = Measurement(
         label="model", model=located.model, rows=folder / "rows.jsonl", task=task.name, labels=task.labels,
-        output=folder / "model.jsonl", journal=folder / "journal", untrained=located.role != "distilled",
+        output=folder / "model.jsonl", journal=folder / "journal", untrained=located.role != "distilled", worked=worked,
         sampling=Sampling(temperature=0.0, max_tokens=job.generation.max_tokens), sample=1 if self_agreement else 0,
-        concurrency=job.evaluation.concurrency, context=context_needed(task, rows, job.generation.max_tokens),
+        concurrency=job.evaluation.concurrency,
+        context=context_needed(evaluated_way(task, worked=worked), rows, job.generation.max_tokens),
     )
     if not measurement.profile.is_file():
         folder.mkdir(parents=True, exist_ok=True)

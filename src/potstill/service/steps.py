@@ -30,6 +30,7 @@ from potstill.pipeline.progress import Progress
 from potstill.rows import Row, content_hash
 from potstill.service.notebook import NotebookProgress, outside_loop
 from potstill.spec import CurationSpec, GenerationSpec, StudentSpec, TrainingSpec
+from potstill.spec_ways import Rationale, check_way
 from potstill.tasks import Task, get_task
 from potstill.tasks.guess import guess_task
 from potstill.tasks.reading import read_rows_of
@@ -41,12 +42,16 @@ FOLDER = Path("runs") / "steps"  # where journals and students go, seen from the
 
 @dataclass(frozen=True)
 class Dataset(Sequence[Row]):
-    """Rows of one task. rejected: what is not among them, with the rule and the reason; empty before a teacher answered."""
+    """Rows of one task. rejected: what is not among them, with the rule and the reason; empty before a teacher answered.
+
+    rationale: what a student is to learn of the reasoning that the rows came with, as in a job file's `generation`.
+    """
 
     task: Task
     rows: tuple[Row, ...] = field(repr=False)
     source: str = ""
     rejected: tuple[Rejection, ...] = field(default=(), repr=False)
+    rationale: Rationale = "discard"
 
     @overload
     def __getitem__(self, index: int) -> Row: ...
@@ -148,6 +153,7 @@ def generate_teacher_responses(
     spec = _checked(GenerationSpec, generation, "generate_teacher_responses")
     rules = _checked(CurationSpec, curation or {}, "generate_teacher_responses(curation=...)")
     report, rows, task = progress or NotebookProgress(), list(training_data.rows), training_data.task
+    _check_way(spec, task)
     journal = Path(folder) / "journal" / content_hash(dict(model_identity(model.resolved)))[:16]
     report.begin(f"{model.resolved.name} answers", len(rows))
     try:
@@ -161,7 +167,8 @@ def generate_teacher_responses(
     result = curate(answered, split="train", spec=rules, task=task, held_out=[])
     rejected = (*lost, *result.rejected)
     report.say(f"{len(result.kept)} of {len(rows)} answers kept" + _told(rejected))
-    return Dataset(task, tuple(result.kept), f"{model.resolved.name} on {training_data.source}", rejected)
+    source = f"{model.resolved.name} on {training_data.source}"
+    return Dataset(task, tuple(result.kept), source, rejected, spec.rationale)
 
 
 def fine_tune_student(
@@ -186,6 +193,7 @@ def fine_tune_student(
         PotstillError: the training failed; what was done is kept.
     """
     from potstill.training import train_student
+    from potstill.training.rationales import answer_rows, rationale_rows
 
     model = student_model if isinstance(student_model, Model) else load_model(student_model)
     own = {key: value for key, value in (("shrink", shrink), ("adapter", adapter)) if value is not None}
@@ -196,16 +204,27 @@ def fine_tune_student(
     out = Path(folder) / _student_folder(model, spec, settings, synthetic_training_data, synthetic_validation_data)
     out.mkdir(parents=True, exist_ok=True)
     start = _initial_student(model, spec, out, synthetic_training_data, report)
+    train, validation, task = synthetic_training_data, synthetic_validation_data, synthetic_training_data.task
     report.begin("training", None)
     try:
         result = train_student(
-            start, synthetic_training_data.rows, synthetic_validation_data.rows, out, settings, adapter=spec.adapter,
-            all_turns=synthetic_training_data.task.name == "conversation", on_event=partial(_relay, report),
+            start, answer_rows(train.rows, train.rationale, task), answer_rows(validation.rows, train.rationale, task), out,
+            settings, adapter=spec.adapter, all_turns=task.name == "conversation", on_event=partial(_relay, report),
+            rationale_rows=rationale_rows(train.rows, train.rationale, task),
         )
     finally:
         report.end()
     report.say(f"trained: best validation loss {result.best_validation_loss:.3f} after epoch {result.best_epoch:g}; {out}")
     return TrainedStudent(out, result)
+
+
+def _check_way(spec: GenerationSpec, task: Task) -> None:
+    try:
+        check_way(
+            task.name, chain_of_thought=spec.chain_of_thought, chain_of_density=spec.chain_of_density, rationale=spec.rationale
+        )
+    except ValueError as error:
+        raise InputError(str(error), where="generate_teacher_responses") from None
 
 
 def _check_rows(train: Dataset, validation: Dataset) -> None:
@@ -224,7 +243,8 @@ def _student_folder(
     digest = content_hash({
         "model": dict(model_identity(model.resolved)), "shrink": spec.shrink.model_dump() if spec.shrink else None,
         "adapter": spec.adapter.model_dump() if spec.adapter else None, "training": settings.model_dump(mode="json"),
-        "train": [row.as_dict() for row in train], "validation": [row.as_dict() for row in validation],
+        "rationale": train.rationale, "train": [row.as_dict() for row in train],
+        "validation": [row.as_dict() for row in validation],
     })
     return f"{model.resolved.name.rpartition('/')[2]}-{digest[:8]}"
 

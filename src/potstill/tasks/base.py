@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 import orjson
 
 from potstill.rows import ROLES, Message, Reference, Row, content_hash
+from potstill.tasks.worked import MARK, Form, Worked, asked_for_rationale, reasoned_first, split_last_line, split_marked
 
 Prediction = str | list[str]
 
@@ -53,6 +54,10 @@ class Task(ABC):
     numbers_tell_apart: ClassVar[bool] = False
     # What a prompt of this task is, where a teacher is asked to write a new one.
     new_prompt: ClassVar[str] = "a request that somebody sends to an assistant"
+    # Whether a model may be asked to reason before it answers: where the answer is short, and can be told from the reasoning.
+    reasons: ClassVar[bool] = False
+    # Whether reasoning and answer may come as the fields of a JSON object, where an endpoint can be held to one.
+    worked_as_json: ClassVar[bool] = True
 
     @property
     def main_metric(self) -> str:
@@ -115,6 +120,26 @@ class Task(ABC):
         The gold turns that the model is to write itself (`turns`) are left out by whoever asks.
         """
         return row.messages
+
+    def worked_messages(self, row: Row, form: Form = "line") -> tuple[Message, ...]:
+        """What a model that was not trained on the task is asked where it is to reason first; only where `reasons`."""
+        return reasoned_first(row.messages, form)
+
+    def split_worked(self, text: str) -> Worked:
+        """The reasoning of a worked answer, and its answer as `worked` writes it; one without a mark ends in its answer."""
+        return split_marked(text) or split_last_line(text)
+
+    def bare(self, answer: str) -> str:
+        """An answer that a model gave apart from its reasoning, in the form of an answer to the row."""
+        return answer.strip()
+
+    def worked(self, rationale: str, answer: str) -> str:
+        """Reasoning and answer as one text, whose answer `parse` finds again."""
+        return f"{rationale.strip()}\n{MARK} {answer}"
+
+    def rationale_messages(self, row: Row) -> tuple[Message, ...]:
+        """What a student is asked that learns to write the reasoning apart from the answer."""
+        return asked_for_rationale(self.given(row))
 
     def given(self, row: Row) -> tuple[Message, ...]:
         """The messages of a prepared or a generated row without the assistant turns that a model is to write."""

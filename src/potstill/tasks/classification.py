@@ -20,7 +20,7 @@ class Classification(LabelTask):
     own_fields: ClassVar[tuple[str, ...]] = ("text", "label")
     own_shape: ClassVar[str] = "text/label"
     new_prompt: ClassVar[str] = "a text that somebody classifies"
-    prompt: ClassVar[str] = "Classify the message. Answer with the label only."
+    question: ClassVar[str] = "Classify the message."
 
     def own_form(self, record: Mapping[str, Any]) -> tuple[list[Message], Reference] | None:
         if "text" not in record:

@@ -15,6 +15,7 @@ from typing import Any, ClassVar
 from potstill.metrics import macro_f1, parse_label
 from potstill.rows import Message, Row
 from potstill.tasks.base import Parsed, Prediction, RowError, Task, TaskScore, last_turn
+from potstill.tasks.worked import Form, reasoned_first, without_reasoning
 
 
 @dataclass(frozen=True)
@@ -23,8 +24,14 @@ class LabelTask(Task):
 
     metrics: ClassVar[tuple[str, ...]] = ("accuracy", "parsed", "macro_f1")
     tolerates_cut: ClassVar[bool] = True
-    # The system prompt of the task's own form.
-    prompt: ClassVar[str]
+    reasons: ClassVar[bool] = True
+    # The system prompt of the task's own form: what is wanted, and the form of a plain answer.
+    question: ClassVar[str]
+    form: ClassVar[str] = "Answer with the label only."
+
+    @property
+    def prompt(self) -> str:
+        return f"{self.question} {self.form}"
 
     @abstractmethod
     def label_set(self, seen: Sequence[str]) -> tuple[str, ...]:
@@ -60,6 +67,12 @@ class LabelTask(Task):
             return (Message("system", told), *row.messages)
         return (Message("system", f"{first.content} {told}".strip()), *row.messages[1:])
 
+    def worked_messages(self, row: Row, form: Form = "line") -> tuple[Message, ...]:
+        own = row.messages[0].content == self.prompt
+        messages = (Message("system", self.question), *row.messages[1:]) if own else row.messages
+        told = not self.labels or self._lists_labels(row)
+        return reasoned_first(messages, form, "" if told else f"The labels are: {', '.join(self.labels)}.")
+
     def _lists_labels(self, row: Row) -> bool:
         """Whether the user's own prompt names all labels; a text of the task's own form only happens to."""
         if row.messages[0].content == self.prompt:
@@ -76,14 +89,18 @@ class LabelTask(Task):
         return min(limit, longest + 16)
 
     def parse(self, text: str, row: Row) -> Parsed:
-        label = parse_label(text, self.labels)
+        label = self._label(text)
         return Parsed(label) if label is not None else Parsed(None, "it names none of the labels, or several")
 
     def verify(self, text: str, row: Row) -> bool | None:
-        return parse_label(text, self.labels) == row.references[0] if row.references else None
+        return self._label(text) == row.references[0] if row.references else None
 
     def target(self, text: str, row: Row) -> str:
-        return parse_label(text, self.labels) or text.strip()
+        return self._label(text) or text.strip()
+
+    def _label(self, text: str) -> str | None:
+        """Reasoning may name every label; the marked line after it names one."""
+        return parse_label(without_reasoning(text), self.labels)
 
     def score(self, predictions: Sequence[Prediction], rows: Sequence[Row]) -> TaskScore:
         found = [self.parse(last_turn(prediction), row).value for prediction, row in zip(predictions, rows, strict=True)]

@@ -25,7 +25,7 @@ class NLI(LabelTask):
     own_fields: ClassVar[tuple[str, ...]] = ("premise", "hypothesis", "label")
     own_shape: ClassVar[str] = "premise/hypothesis/label"
     new_prompt: ClassVar[str] = "a premise and a hypothesis, of which somebody tells whether the one follows from the other"
-    prompt: ClassVar[str] = "Decide how the hypothesis relates to the premise. Answer with the label only."
+    question: ClassVar[str] = "Decide how the hypothesis relates to the premise."
 
     def own_form(self, record: Mapping[str, Any]) -> tuple[list[Message], Reference] | None:
         if "premise" not in record and "hypothesis" not in record:

@@ -11,6 +11,7 @@ from typing import Any, ClassVar
 from potstill.metrics import exact_match, normalise_answer, parse_label, token_f1
 from potstill.rows import Message, Reference, Row
 from potstill.tasks.base import Parsed, Prediction, RowError, Task, TaskScore, last_turn, optional_text, text_field
+from potstill.tasks.worked import without_reasoning
 
 _EXTRACTIVE = "Answer the question with words copied from the context, as few as possible."
 _CHOICE = "Answer the question with the letter of the right choice and nothing else."
@@ -36,6 +37,7 @@ class QA(Task):
     name: ClassVar[str] = "qa"
     metrics: ClassVar[tuple[str, ...]] = ("token_f1", "accuracy")
     own_fields: ClassVar[tuple[str, ...]] = ("context", "question", "answers", "answer", "choices", "answerKey")
+    reasons: ClassVar[bool] = True
     own_shape: ClassVar[str] = "question/answers (with a context or choices, or without)"
     new_prompt: ClassVar[str] = "a question that has a short answer which experts agree on"
 
@@ -71,7 +73,7 @@ class QA(Task):
         return super().why_no_model(row)
 
     def parse(self, text: str, row: Row) -> Parsed:
-        choices = choices_of(row)
+        text, choices = without_reasoning(text), choices_of(row)
         if choices:
             return _parse_choice(text, choices)
         line = next((line.strip() for line in text.splitlines() if line.strip()), None)

@@ -47,9 +47,9 @@ class Summarization(Task):
 
     def settled(self, row: Row) -> Row:
         """The length target goes into the row, so that every model and every process has the same one."""
-        return row.with_meta(max_words=self._limit(row))
+        return row.with_meta(max_words=self.target_words(row))
 
-    def _limit(self, row: Row) -> int:
+    def target_words(self, row: Row) -> int:
         """The row's own length target where it has one."""
         own = row.meta.get("max_words")
         return own if isinstance(own, int) and own > 0 else self.max_words
@@ -58,7 +58,7 @@ class Summarization(Task):
         return "its prompt is a document, which has to be a real text"
 
     def teacher_messages(self, row: Row) -> tuple[Message, ...]:
-        told = f"Use at most {self._limit(row)} words."
+        told = f"Use at most {self.target_words(row)} words."
         first = row.messages[0]
         if first.content == _PROMPT:
             return (Message("system", f"{first.content} {told}"), *row.messages[1:])
@@ -67,5 +67,5 @@ class Summarization(Task):
     def score(self, predictions: Sequence[Prediction], rows: Sequence[Row]) -> TaskScore:
         pairs = list(zip(map(last_turn, predictions), rows, strict=True))
         values = {name: [metric(text, row.references) for text, row in pairs] for name, metric in _METRICS.items()}
-        values["within_length"] = [within_length(text, self._limit(row)) for text, row in pairs]
+        values["within_length"] = [within_length(text, self.target_words(row)) for text, row in pairs]
         return TaskScore(values, {})

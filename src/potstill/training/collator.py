@@ -8,7 +8,7 @@ learn to stop. A text that is too long is left out whole: a student trained on c
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -21,10 +21,11 @@ IGNORED = -100  # the label of a token that is no target, as in torch and transf
 
 @dataclass(frozen=True, slots=True)
 class TokenisedRow:
-    """One training text: its token ids, and for each whether the student is to predict it."""
+    """One training text: its token ids, and for each whether the student is to predict it. weight: what each target counts."""
 
     input_ids: tuple[int, ...]
     target_mask: tuple[bool, ...]
+    weight: float = 1.0
 
     def __len__(self) -> int:
         return len(self.input_ids)
@@ -72,6 +73,23 @@ def tokenise_rows(
     return TokenisedRows(tuple(texts), tuple(left_out))
 
 
+def weigh_parts(answers: TokenisedRows, rationales: TokenisedRows, rationale_weight: float) -> TokenisedRows:
+    """Both as one set, in which the rationales as a whole count `rationale_weight` where the answers as a whole count 1.
+
+    A mean over all tokens would drown answers of two tokens in reasoning of eighty. With A answer and R rationale targets and
+    the weight w each answer target counts (A + R) / (A (1 + w)), each rationale target w (A + R) / (R (1 + w)): the loss is
+    then (mean over answers + w * mean over rationales) / (1 + w), the sum of Hsieh et al. 2023 (arXiv:2305.02301) up to scale.
+    """
+    ours, theirs = answers.target_tokens, rationales.target_tokens
+    if not theirs:
+        return answers
+    of_answer = (ours + theirs) / (ours * (1 + rationale_weight))
+    of_rationale = rationale_weight * (ours + theirs) / (theirs * (1 + rationale_weight))
+    weighed = [replace(text, weight=of_answer) for text in answers.texts]
+    weighed += [replace(text, weight=of_rationale) for text in rationales.texts]
+    return TokenisedRows(tuple(weighed), answers.left_out + rationales.left_out)
+
+
 def tokenise(text: TrainingText, tokenizer: Any) -> TokenisedRow:
     """Token ids of a training text, cut where a target begins or ends.
 
@@ -109,11 +127,12 @@ def _continuation(tokenizer: Any, before: str, segment: str, ids_before: list[in
 class Collator:
     """Pads rows on the right to the longest and finds the positions that predict a target.
 
-    Returns a mapping of int64 tensors, B rows of L tokens with N targets among them:
+    Returns a mapping of tensors, int64 but for the weights, B rows of L tokens with N targets among them:
         input_ids (B, L)
         labels (B, L): the token ids at targets, -100 elsewhere
         positions (N,): where in the B*L flattened positions the targets are predicted, which is one before each
         target_ids (N,): the targets, in the same order
+        weights (N,), float32: what each target counts; absent where all count 1
 
     There is no attention mask: with causal attention a token never sees the padding on its right, and the faster attention
     kernels take no mask.
@@ -131,4 +150,7 @@ class Collator:
             labels[i, : len(row)] = torch.where(mask, ids, IGNORED)
         flat = labels.flatten()
         targets = (flat != IGNORED).nonzero().squeeze(1)
-        return {"input_ids": input_ids, "labels": labels, "positions": targets - 1, "target_ids": flat[targets]}
+        batch = {"input_ids": input_ids, "labels": labels, "positions": targets - 1, "target_ids": flat[targets]}
+        if any(row.weight != 1.0 for row in rows):
+            batch["weights"] = torch.tensor([row.weight for row in rows])[targets // length]
+        return batch

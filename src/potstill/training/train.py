@@ -63,6 +63,7 @@ def train_student(
     adapter: AdapterSpec | None,
     all_turns: bool,
     on_event: OnEvent,
+    rationale_rows: Sequence[Row] = (),
     should_stop: Callable[[], bool] = lambda: False,
 ) -> TrainingResult:
     """Train the student in `student_dir` and write the best epoch's weights to `out_dir`.
@@ -78,6 +79,7 @@ def train_student(
         all_turns: Learn every assistant turn of a dialogue, not the last one alone.
         on_event: Called with ("progress", {step, total_steps, epoch, loss, learning_rate, tokens_per_s, eta_s}) and
             ("metric", {validation_loss, epoch}). Rates cover this process, evaluations and checkpoints included.
+        rationale_rows: Dialogues that end with reasoning, learnt beside the others with `spec.rationale_weight`.
         should_stop: Asked every few steps; where it says yes, a checkpoint is written and the training ends.
 
     Raises:
@@ -98,7 +100,7 @@ def train_student(
 
     folder = out_dir / "checkpoints"
     with quiet_transformers():
-        data = _prepare(student_dir, train_rows, validation_rows, spec, all_turns)
+        data = _prepare(student_dir, train_rows, validation_rows, rationale_rows, spec, all_turns)
         checkpoint = newest_checkpoint(folder)
         if checkpoint is None:
             keep_only(folder, ())
@@ -126,12 +128,13 @@ def train_student(
 
 
 def _prepare(
-    student_dir: Path, train_rows: Sequence[Row], validation_rows: Sequence[Row], spec: TrainingSpec, all_turns: bool
+    student_dir: Path, train_rows: Sequence[Row], validation_rows: Sequence[Row], rationale_rows: Sequence[Row],
+    spec: TrainingSpec, all_turns: bool,
 ) -> _Data:
     """Tokenise, and count the steps as the Trainer will."""
     from transformers import AutoConfig, AutoTokenizer
 
-    from potstill.training.collator import tokenise_rows
+    from potstill.training.collator import tokenise_rows, weigh_parts
 
     tokenizer = AutoTokenizer.from_pretrained(student_dir)
     template = ChatTemplate.from_folder(student_dir)
@@ -146,6 +149,8 @@ def _prepare(
                 expected=f"rows of at most {max_length} tokens",
             )
         sets.append(tokenised)
+    reasoning = tokenise_rows(rationale_rows, template, tokenizer, all_turns=False, max_length=max_length)
+    sets[0] = weigh_parts(sets[0], reasoning, spec.rationale_weight)
     batches = math.ceil(len(sets[0].texts) / spec.batch_size)
     steps_per_epoch = math.ceil(batches / spec.gradient_accumulation_steps)
     return _Data(sets[0], sets[1], max_length, steps_per_epoch, math.ceil(spec.num_epochs * steps_per_epoch))

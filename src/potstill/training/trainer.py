@@ -110,7 +110,7 @@ class StudentTrainer(Trainer):  # type: ignore[misc]
         head = self.accelerator.unwrap_model(model).get_output_embeddings()
         with head_sees_only(head, inputs["positions"]):
             logits = model(input_ids=inputs["input_ids"], use_cache=False).logits
-        return cross_entropy(logits, inputs["target_ids"], target_count)
+        return cross_entropy(logits, inputs["target_ids"], target_count, inputs.get("weights"))
 
     def evaluate(
         self, eval_dataset: Any = None, ignore_keys: list[str] | None = None, metric_key_prefix: str = "eval"
