@@ -7,6 +7,7 @@ costs: the texts of the sample in memory, and about a second.
 from __future__ import annotations
 
 import heapq
+import warnings
 from collections.abc import Sequence
 from itertools import pairwise
 from typing import Any
@@ -87,10 +88,15 @@ def self_bleu(texts: Sequence[str]) -> float | None:
 def _clusters(texts: Sequence[str], kept: Sequence[bool]) -> dict[str, Any]:
     from scipy.cluster.vq import kmeans2
 
-    wanted = min(CLUSTERS, len(texts) // CLUSTER_ROWS)
-    if wanted < 2 or not any(kept):
-        return {"clusters": None, "cluster_coverage": None, "cluster_evenness": None}
-    _, found = kmeans2(_vectors(texts), wanted, minit="++", seed=0, missing="warn")
+    none = {"clusters": None, "cluster_coverage": None, "cluster_evenness": None}
+    if len(texts) < 2 * CLUSTER_ROWS or not any(kept):
+        return none
+    vectors = _vectors(texts)
+    wanted = min(CLUSTERS, len(texts) // CLUSTER_ROWS, len(np.unique(vectors.round(9), axis=0)))
+    if wanted < 2:
+        return none
+    with warnings.catch_warnings(action="ignore", category=UserWarning):  # a cluster may lose all its members
+        _, found = kmeans2(vectors, wanted, minit="++", seed=0)
     present = np.unique(found)
     counts = np.bincount(found[np.asarray(kept)], minlength=wanted)[present]
     shares = counts[counts > 0] / counts.sum()

@@ -31,7 +31,7 @@ _EMAIL = re.compile(r"(?<![\w.+-])[\w.+-]{1,64}@(?:[\w-]{1,63}\.){1,8}[A-Za-z]{2
 _CARD = re.compile(r"(?<![\w.,-])[2-6]\d{3}(?:[ -]?\d){8,15}(?![\w-])")
 _IBAN = re.compile(r"\b[A-Z]{2}\d{2}(?: ?[A-Z0-9]{4}){2,7}(?: ?[A-Z0-9]{1,4})?\b")
 _IP = re.compile(r"(?<![\w.:-])(?:(?:\d{1,3}\.){3}\d{1,3}|(?:[0-9A-Fa-f]{0,4}:){3,7}[0-9A-Fa-f]{0,4})(?![\w:]|\.\d)")
-_PHONE = re.compile(r"(?:\+|\(\d{2,5}\)|\b\d{2,5}[ ./-])[\d ()./-]{4,}\d")
+_PHONE = re.compile(r"(?<![\w.+$€£-])\+?\(?\d(?:[ ./()-]{0,2}\d){6,14}(?![\w-])")
 _SECRET = re.compile(
     r"""-----BEGIN\ [A-Z ]*PRIVATE\ KEY-----(?:.*?-----END\ [A-Z ]*PRIVATE\ KEY-----)?
     | \b(?: sk-(?:ant-|proj-)?[\w-]{20,} | (?:AKIA|ASIA)[A-Z0-9]{16} | gh[pousr]_\w{36,} | github_pat_\w{40,} | glpat-[\w-]{20,}
@@ -42,15 +42,17 @@ _SECRET = re.compile(
     re.VERBOSE | re.DOTALL,
 )
 # Identity numbers whose own form tells them from other numbers; module of python-stdnum that knows their rules.
+_CODICE_FISCALE = re.compile(r"\b[A-Z]{6}\d{2}[A-EHLMPRST]\d{2}[A-Z]\d{3}[A-Z]\b")
 _IDENTITIES = (
     ("us.ssn", re.compile(r"(?<![\w-])\d{3}-\d{2}-\d{4}(?![\w-])")),
-    ("it.codicefiscale", re.compile(r"\b[A-Z]{6}\d{2}[A-EHLMPRST]\d{2}[A-Z]\d{3}[A-Z]\b")),
     ("es.dni", re.compile(r"(?<![\w-])\d{8}-?[A-Z](?![\w-])")),
     ("fr.nir", re.compile(r"(?<![\w-])[12] ?\d{2} ?\d{2} ?\d{2} ?\d{3} ?\d{3} ?\d{2}(?![\w-])")),
     ("br.cpf", re.compile(r"(?<![\w-])\d{3}\.\d{3}\.\d{3}-\d{2}(?![\w-])")),
     ("in_.aadhaar", re.compile(r"(?<![\w-])[2-9]\d{3} \d{4} \d{4}(?![\w-]| \d)")),
 )
-_DIGIT = re.compile(r"\d")
+# What no number and no secret is without: quick looks that leave most texts alone.
+_LONG_NUMBER = re.compile(r"\d[ ./()-]{0,2}\d[ ./()-]{0,2}\d[ ./()-]{0,2}\d[ ./()-]{0,2}\d[ ./()-]{0,2}\d")
+_LONG_WORD = re.compile(r"[\w+/=.-]{16}|PRIVATE KEY")
 
 
 def findings_in(text: str) -> list[Finding]:
@@ -65,17 +67,17 @@ def findings_in(text: str) -> list[Finding]:
 def _candidates(text: str) -> Iterator[Finding]:
     if "@" in text:
         yield from _matches("email", _EMAIL, text)
-    if len(text) >= 20:
+    if _LONG_WORD.search(text):
         yield from _matches("secret", _SECRET, text)
-    if len(_DIGIT.findall(text)) < 4:
-        return
-    yield from _matches("iban", _IBAN, text, _valid("iban"))
-    for module, pattern in _IDENTITIES:
-        yield from _matches("identity_number", pattern, text, _valid(module))
-    yield from _matches("card", _CARD, text, _is_card)
-    yield from _matches("ip_address", _IP, text, _is_public_address)
-    if _PHONE.search(text):
-        yield from _phones(text)
+        yield from _matches("identity_number", _CODICE_FISCALE, text, _valid("it.codicefiscale"))
+    if text.count(":") > 1 or text.count(".") > 2:
+        yield from _matches("ip_address", _IP, text, _is_public_address)
+    if _LONG_NUMBER.search(text):
+        yield from _matches("iban", _IBAN, text, _valid("iban"))
+        for module, pattern in _IDENTITIES:
+            yield from _matches("identity_number", pattern, text, _valid(module))
+        yield from _matches("card", _CARD, text, _is_card)
+        yield from _matches("phone", _PHONE, text, _is_phone)
 
 
 def _matches(kind: str, pattern: re.Pattern[str], text: str, holds: Callable[[str], bool] = bool) -> Iterator[Finding]:
@@ -90,7 +92,7 @@ def _valid(module: str) -> Callable[[str], bool]:
 
 def _is_card(text: str) -> bool:
     digits = re.sub(r"\D", "", text)
-    return len(digits) in (13, 14, 15, 16, 19) and len(set(digits)) > 2 and _valid("luhn")(digits)
+    return len(digits) in (13, 14, 15, 16, 19) and len(set(digits)) > 1 and _valid("luhn")(digits)
 
 
 def _is_public_address(text: str) -> bool:
@@ -100,15 +102,18 @@ def _is_public_address(text: str) -> bool:
         return False
 
 
-def _phones(text: str) -> Iterator[Finding]:
-    """Numbers with a country code, and those written as one writes them in the United States, Britain, Germany or France."""
+def _is_phone(text: str) -> bool:
+    """A number with a country code, or one written as people write theirs in the United States, Britain, Germany or France."""
+    if text.startswith("+"):
+        return _can_be_dialled(text, None)
+    return not text.isdigit() and any(_can_be_dialled(text, region) for region in ("US", "GB", "DE", "FR"))
+
+
+def _can_be_dialled(text: str, region: str | None) -> bool:
     from phonenumbers import Leniency, PhoneNumberMatcher
 
-    for region in (None, "US", "GB", "DE", "FR"):
-        leniency = Leniency.VALID if region is None else Leniency.STRICT_GROUPING
-        for match in PhoneNumberMatcher(text, region, leniency):
-            if match.raw_string.lstrip().startswith("+") or not match.raw_string.isdigit():
-                yield Finding("phone", match.start, match.end)
+    leniency = Leniency.VALID if region is None else Leniency.STRICT_GROUPING
+    return any(match.start <= 1 and match.end >= len(text) for match in PhoneNumberMatcher(text, region, leniency))
 
 
 class PersonalData:
