@@ -62,10 +62,11 @@ class Measurement:
         model, sampling = data["model"], data["sampling"]
         price = Price(**model["price"]) if model["price"] else None
         path = Path(model["path"]) if model["path"] else None
+        server_args = tuple(model["server_args"])
         return cls(
             **{
                 **data,
-                "model": ResolvedModel(**{**model, "price": price, "path": path}),
+                "model": ResolvedModel(**{**model, "price": price, "path": path, "server_args": server_args}),
                 "sampling": Sampling(
                     **{**sampling, "stop": tuple(sampling["stop"]), "choices": tuple(sampling["choices"])}
                 ),
