@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.test_check import look, write_rows
+from loopback import serve_in_thread
+from pipeline.test_check import answer, look, write_rows
 from stand_in_server import write_program
 
 CLAUDE = {"model": "claude-loopback", "endpoint": "http://127.0.0.1:9", "engine": "anthropic"}
@@ -41,3 +42,16 @@ def test_the_extra_of_claude_is_asked_for(
     monkeypatch.setattr(models, "find_spec", lambda name: None if name == "anthropic" else object())
     error = look(tmp_path, teacher=CLAUDE)["installed"].error
     assert "potstill[anthropic]" in str(error)
+
+
+def test_a_teacher_in_batches_is_asked_one_question_at_once_and_its_price_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_rows(tmp_path)
+    with serve_in_thread(answer) as server:
+        entry = f"{{model: m, endpoint: '{server.base_url}', batch: true, price: {{input: 1, output: 2, batch: 0.4}}}}"
+        (tmp_path / "catalogue.yaml").write_text(f"slow: {entry}\n")
+        monkeypatch.setenv("POTSTILL_CATALOG", str(tmp_path / "catalogue.yaml"))
+        found = look(tmp_path, ask=True, teacher="slow")
+    assert found["endpoint"].text.startswith("answered in")
+    assert ", 40% of it for what goes in batches (" in found["price"].text

@@ -94,7 +94,8 @@ def _price(model: ResolvedModel, asked: list[Row], seen: Seen) -> str:
     if model.price is None:
         return f"{counted}; the price of {model.name} is not known"
     dollars = (prompt * model.price.input + answers * model.price.output) / 1e6
-    return f"{counted}: at most about ${dollars:.2f} (prices of {model.price.date or 'the catalogue'})"
+    share = f", {model.price.batch:.0%} of it for what goes in batches" if model.batch else ""
+    return f"{counted}: at most about ${dollars:.2f}{share} (prices of {model.price.date or 'the catalogue'})"
 
 
 def _prompt_tokens(task: Task, row: Row, limit: int) -> int:
