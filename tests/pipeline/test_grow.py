@@ -70,6 +70,8 @@ def test_as_many_rows_as_wanted_are_kept_and_say_where_they_are_from(tiny_studen
     assert {entry["rule"] for entry in rejected} == {"prompt_too_near"}
     (summary,) = (event["summary"] for event in events(root) if event["event"] == "finished" and event["stage"] == "generate")
     assert summary["rejected"] == 0
+    (figures,) = summary["teachers"]
+    assert figures["score"]["n"] == 32  # the user's rows alone: a label that was asked for is no gold answer
     prompts = summary["prompts"]
     assert (prompts["kept"], prompts["written"]) == (len(kept), len(lines(root / "generated" / "train.jsonl")) - 24)
     assert prompts["asked"] == prompts["written"] + len(rejected)

@@ -91,6 +91,18 @@ def test_wrong_answers_are_rejected_with_the_reason(run: Run) -> None:
     assert all("gold" in entry["reason"] for entry in contradicting)
 
 
+def test_the_card_of_the_rows_tells_what_curation_told(run: Run) -> None:
+    card = run.report("DATASET_CARD.md")
+    rejected = [orjson.loads(line) for line in run.report("curated/rejected.jsonl").splitlines()]
+    contradicting = [entry for entry in rejected if entry["rule"] == "contradicts_gold"]
+    train = sum(entry["split"] == "train" for entry in contradicting)
+    row = f"| the answer contradicts the gold answer | {train} | {len(contradicting) - train} | {contradicting[0]['reason']} |"
+    assert row in card
+    assert "None was found by these patterns." in card
+    assert "kept training rows, chosen by hash" in card
+    assert "- loopback: what its answers may be used for is in the terms of the endpoint" in card
+
+
 def test_the_report_holds_what_the_contract_names(run: Run) -> None:
     report = orjson.loads(run.report())
     assert set(report["models"]) == {"teacher", "baseline", "distilled"}

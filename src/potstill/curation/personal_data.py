@@ -148,14 +148,16 @@ def kinds_in(row: Row) -> list[str]:
 
 def redacted(row: Row) -> Row:
     """The row with each piece of personal data replaced by its kind, such as [EMAIL], in messages and gold answers."""
-    messages = tuple(replace(message, content=_without(message.content)) for message in row.messages)
+    messages = tuple(replace(message, content=without_personal_data(message.content)) for message in row.messages)
     reference: Reference = row.reference
     if reference is not None:
-        reference = _without(reference) if isinstance(reference, str) else [_without(text) for text in reference]
+        several = [without_personal_data(text) for text in row.references]
+        reference = several[0] if isinstance(reference, str) else several
     return replace(row, messages=messages, reference=reference)
 
 
-def _without(text: str) -> str:
+def without_personal_data(text: str) -> str:
+    """A text with placeholders."""
     for finding in reversed(findings_in(text)):
         text = f"{text[: finding.start]}[{finding.kind.upper()}]{text[finding.end :]}"
     return text

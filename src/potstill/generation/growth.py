@@ -33,6 +33,7 @@ _TURNS = (
     "Make it simpler and shorter than these, or much longer, and on another subject.",
 )
 _ALONE = "Reply with {what} alone: no title, no number before it, no quotation marks, no remark."
+_CLAIM = "reference_is"
 _QUOTES = (('"""', '"""'), ("```", "```"), ('"', '"'), ("“", "”"))
 
 
@@ -101,6 +102,11 @@ def opening_of(seeds: Sequence[Row]) -> str:
     length = next((i for i, (a, b) in enumerate(zip(first, last, strict=False)) if a != b), min(len(first), len(last)))
     common = first[:length]
     return common[: max(common.rfind(": ") + 2, common.rfind("\n") + 1)] if re.search(r": |\n", common) else ""
+
+
+def is_claim(row: Row) -> bool:
+    """Whether a row's reference is the label that a teacher was asked for, and no gold answer."""
+    return _CLAIM in row.meta
 
 
 def prompt_text(row: Row) -> str:
@@ -173,7 +179,7 @@ def read_prompt(reply: Reply, wanted: Wanted, task: Task, *, persona: str | None
     if persona is not None:
         meta["persona"] = persona
     if wanted.label is not None:
-        meta["reference_is"] = "the label that the teacher was asked for, not a gold one"
+        meta[_CLAIM] = "the label that the teacher was asked for, not a gold one"
     record = {"messages": [*system, {"role": "user", "content": text}], "reference": wanted.label, "meta": meta}
     try:
         row = task.settled(task.row(record))

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from potstill.generation.candidate import Candidate, Failure
+from potstill.generation.growth import is_claim
 from potstill.generation.ways import Dialogue, Teacher, Way
 from potstill.rows import Row
 from potstill.tasks import Task
@@ -29,7 +30,7 @@ class Tally:
         if isinstance(answer, Failure):
             return
         self.answered += 1
-        if row.reference is not None:
+        if row.reference is not None and not is_claim(row):
             said = list(answer.texts) if len(answer.texts) > 1 else answer.texts[0]
             self.scores.extend(task.score([said], [row]).per_row[task.main_metric])
 

@@ -5,9 +5,10 @@ In: the content of report.json and what lies beside it. Out: text. No model is a
 
 from __future__ import annotations
 
-from potstill.reporting.cards import dataset_card, model_card
+from potstill.reporting.cards import model_card
+from potstill.reporting.dataset_card import RowsMade, dataset_card
 from potstill.reporting.headline import headline
 from potstill.reporting.page import render_page
 from potstill.reporting.table import result_table
 
-__all__ = ["dataset_card", "headline", "model_card", "render_page", "result_table"]
+__all__ = ["RowsMade", "dataset_card", "headline", "model_card", "render_page", "result_table"]

@@ -1,4 +1,4 @@
-"""The cards of a run: what the hub, and whoever gets the model or the rows, should know about them.
+"""The model's card: what the hub, and whoever gets the model, should know about it. The card of its rows: `dataset_card.py`.
 
 In: the content of report.json and the job as resolved. Out: Markdown that opens with the hub's YAML front matter. Everything
 said was measured or set; what is not known (a licence, a language) is left out.
@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from pathlib import PurePath
 from typing import Any
 
 import yaml
@@ -23,22 +22,13 @@ from potstill.reporting.names import (
     metric_meaning,
     metric_name,
     model_meanings,
-    rule_meaning,
     student_name,
     teacher_name,
-    teachers_of,
 )
 from potstill.reporting.table import markdown_table, result_table
 
 Job = Mapping[str, Any]
 
-_TASK_CATEGORIES = {
-    "nli": "text-classification",
-    "classification": "text-classification",
-    "qa": "question-answering",
-    "summarization": "summarization",
-}
-_SIZES = ((1_000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (1_000_000, "100K<n<1M"), (10_000_000, "1M<n<10M"))
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 
 
@@ -59,34 +49,11 @@ def model_card(report: Mapping[str, Any], job: Job) -> str:
         f"## Training\n\n{_training(report, job)}",
         f"## Limits\n\n{_limits(report, job)}",
     ]
-    return _card(front, sections)
+    return card(front, sections)
 
 
-def dataset_card(report: Mapping[str, Any], job: Job) -> str:
-    """DATASET_CARD.md: where the rows come from, who answered them and how, and which were left out."""
-    kept = report["counts"].get("kept") or {}
-    front = {
-        "task_categories": [_TASK_CATEGORIES.get(job["task"], "text-generation")],
-        "size_categories": [_size_category(sum(kept.values()))] if kept else None,
-        "tags": ["distillation", "synthetic", "potstill"],
-        "configs": [
-            {
-                "config_name": "default",
-                "data_files": [{"split": split, "path": f"curated/{split}.jsonl"} for split in ("train", "validation")],
-            }
-        ],
-    }
-    sections = [
-        f"# Training rows of {report['name']}\n\n{_rows_introduction(report, job)}",
-        f"## Where the rows come from\n\n{_sources(report, job)}",
-        f"## How the answers were made\n\n{_answers(report, job)}",
-        f"## What was left out\n\n{_left_out(report, job)}",
-        f"## Form\n\n{_FORM}",
-    ]
-    return _card(front, sections)
-
-
-def _card(front: Mapping[str, Any], sections: list[str]) -> str:
+def card(front: Mapping[str, Any], sections: list[str]) -> str:
+    """A card: what of the front matter is known, then the sections."""
     known = {key: value for key, value in front.items() if value is not None}
     matter = yaml.safe_dump(known, sort_keys=False, allow_unicode=True)
     return f"---\n{matter}---\n\n" + "\n\n".join(sections) + "\n"
@@ -104,10 +71,6 @@ def _of_hub(spec: Mapping[str, Any]) -> tuple[str | None, str | None]:
     hub_id = model.model if model.kind == "hub" and model.model and _HUB_ID.fullmatch(model.model) else None
     usable = None if model.license in (None, "proprietary") else str(model.license).lower()
     return hub_id, usable
-
-
-def _size_category(rows: int) -> str:
-    return next((name for limit, name in _SIZES if rows < limit), "n>10M")
 
 
 def _introduction(report: Mapping[str, Any], job: Job) -> str:
@@ -201,62 +164,3 @@ def _limits(report: Mapping[str, Any], job: Job) -> str:
     if missing:
         limits.append(f"Not measured: {', '.join(name.lower() for name in missing)}.")
     return "\n".join(f"- {limit}" for limit in limits)
-
-
-def _rows_introduction(report: Mapping[str, Any], job: Job) -> str:
-    kept = report["counts"].get("kept") or {}
-    told = " and ".join(f"{fmt.count(number)} {split}" for split, number in kept.items())
-    return (
-        f"{told + ' rows' if told else 'Rows'} of the task {job['task']}, answered by {teacher_name(job)} and kept "
-        f"for training {student_name(job)}."
-    )
-
-
-def _sources(report: Mapping[str, Any], job: Job) -> str:
-    data, read = job["data"], report["counts"].get("rows") or {}
-    lines = []
-    for split in ("train", "validation", "test"):
-        source = f"`{_source_name(data[split])}`" if data.get(split) else "cut from train by the hash of a row's content"
-        number = f": {fmt.counted(read[split], 'row')}" if split in read else ""
-        lines.append(f"- {split} ({source}){number}")
-    if report["counts"].get("dropped"):
-        lines.append(f"- left out because they could not be read: {fmt.counted(report['counts']['dropped'], 'line')}")
-    gold = "Gold answers in these rows were never shown to the teacher."
-    return "\n".join(lines) + "\n\nThe questions keep the terms of their source. " + gold
-
-
-def _source_name(source: str) -> str:
-    """A file's name alone; a data set of the hub as it is called."""
-    path = PurePath(source)
-    return path.name if path.is_absolute() or path.suffix else source
-
-
-def _answers(report: Mapping[str, Any], job: Job) -> str:
-    settings = job["generation"]
-    licences = [name for teacher in teachers_of(job) if (name := _of_hub(teacher)[1])]
-    licensed = "".join(f" Its licence: {name}; see there what its answers may be used for." for name in licences)
-    return (
-        f"{teacher_name(job)} answered each row once, at temperature {settings['temperature']:g}, top-p "
-        f"{settings['top_p']:g} and at most {settings['max_tokens']} tokens.{licensed}\n\nThe answers are a model's: fluent, "
-        "and as wrong as that model can be."
-    )
-
-
-def _left_out(report: Mapping[str, Any], job: Job) -> str:
-    counts = report["counts"]
-    rows = [[rule_meaning(rule), fmt.count(number)] for rule, number in sorted((counts.get("rejected") or {}).items())]
-    if counts.get("unanswered"):
-        rows.insert(0, ["no usable reply came back", fmt.count(counts["unanswered"])])
-    if not rows and counts.get("rejected") is None:
-        return "That was not recorded."
-    if not rows:
-        return "Nothing: every row was answered and kept."
-    where = "`curated/rejected.jsonl` has each rejected row with its rule and reason."
-    return markdown_table([["Why", "Rows"], *rows]) + f"\n\n{where}"
-
-
-_FORM = (
-    "One JSON object a line: `id`; `messages`, a list of `role` and `content` that ends with the teacher's answer; "
-    "`reference`, the gold answer where the source has one; `meta`, the source's other fields, with `finish_reasons`, "
-    "`completion_tokens` and `latency_s` of the teacher's reply."
-)

@@ -60,6 +60,11 @@ _RULES = {
     "near_duplicate": "another row asks nearly the same",
     "semantic_duplicate": "another row means the same",
     "unbalanced": "its group has far more rows than others",
+    "prompt_too_near": "the new prompt was too near to one that was there",
+    "prompt_unusable": "the new prompt did not have the form that the task needs",
+    "prompt_truncated": "the new prompt was cut off by its token limit",
+    "prompt_refused": "the teacher declined to write a new prompt",
+    "prompt_unanswered": "no new prompt came back",
 }
 
 
