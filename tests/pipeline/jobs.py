@@ -15,7 +15,7 @@ import yaml
 
 from loopback import Messages
 
-TOPICS = 6
+TOPICS = 7
 MAIN = "from potstill.cli import main; main()"
 
 
