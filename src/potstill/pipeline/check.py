@@ -23,6 +23,7 @@ from potstill.pipeline.checks.models import (
 )
 from potstill.pipeline.checks.price import look_at_budget, look_at_gold, look_at_price
 from potstill.pipeline.checks.prompts import look_at_prompts, look_at_terms
+from potstill.pipeline.checks.rationale import look_at_rationale, look_at_reasoning
 from potstill.pipeline.checks.seen import Seen, Told, at_key
 from potstill.pipeline.checks.teacher import look_at_endpoint
 from potstill.pipeline.folder import RunFolder
@@ -191,11 +192,13 @@ _LOOKS = (
     _look("export", look_at_export, "student export", after="student"),
     _look("lengths", _at("student", look_at_lengths), "task data student training", after="data student", exact=True),
     _look("answers", look_at_choosing, "task data teacher generation evaluation", after="data teacher", exact=True),
+    _look("rationale", look_at_rationale, "teacher generation", after="teacher"),
     _look("metrics", _look_at_metrics, "task evaluation"),
     _look("budget", look_at_budget, "teacher generation evaluation", after="teacher judge"),
     _look("teacher score", look_at_gold, "task data generation", after="data"),
     _look("hub", look_at_hub, "teacher student", after="teacher student judge", asks=True),
     _look("endpoint", look_at_endpoint, "teacher", after="teacher", asks=True),
+    _look("reasoning", look_at_reasoning, "teacher generation", after="endpoint rationale", asks=True),
     _look("judge's endpoint", look_at_judges_endpoint, "evaluation", after="judge", asks=True),
     _look("price", look_at_price, "task teacher data generation evaluation", after="data teacher", asks=True, exact=True),
     _look("judge's price", look_at_judges_price, "task data generation evaluation", after="data judge", asks=True, exact=True),

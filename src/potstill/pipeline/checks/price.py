@@ -6,11 +6,12 @@ from collections.abc import Iterator
 
 from potstill.catalog import ResolvedModel, resolve
 from potstill.errors import InputError
+from potstill.generation import way_of
+from potstill.generation.ways import Dialogue
 from potstill.inference.spending import dollars
 from potstill.pipeline.checks.seen import Seen, Told
 from potstill.pipeline.teachers import assignment_of
 from potstill.rows import Row
-from potstill.tasks import Task
 
 _BYTES_PER_TOKEN = 4  # of English text; a bound for the price, not a count
 
@@ -83,11 +84,15 @@ def asked_rows(seen: Seen) -> dict[str, list[Row]]:
 
 
 def _price(model: ResolvedModel, asked: list[Row], seen: Seen) -> str:
-    task, max_tokens = seen.task, seen.job.generation.max_tokens
-    limit = max_tokens if model.kind == "endpoint" else task.max_tokens(max_tokens)
-    prompt = sum(_prompt_tokens(task, row, limit) for row in asked)
-    requests = sum(task.turns(row) for row in asked)
-    answers = requests * limit
+    way, max_tokens = way_of(seen.task, seen.job.generation), seen.job.generation.max_tokens
+    least = max_tokens if model.kind == "endpoint" else 0  # one behind an endpoint may think before a short answer
+    prompt = requests = answers = 0
+    for row in asked:
+        dialogue = way.longest(row, max_tokens)
+        limit = max(dialogue.answer_tokens, least)
+        prompt += _prompt_tokens(dialogue, limit)
+        requests += dialogue.answers
+        answers += dialogue.answers * limit
     counted = f"{requests} requests, about {prompt} prompt tokens, at most {answers} answer tokens"
     if model.kind != "endpoint":
         return f"{counted}; nothing to pay, the teacher runs on this machine"
@@ -98,8 +103,7 @@ def _price(model: ResolvedModel, asked: list[Row], seen: Seen) -> str:
     return f"{counted}: at most about ${dollars:.2f}{share} (prices of {model.price.date or 'the catalogue'})"
 
 
-def _prompt_tokens(task: Task, row: Row, limit: int) -> int:
+def _prompt_tokens(dialogue: Dialogue, limit: int) -> int:
     """Of all requests of a row: each turn is asked with what stands before it, the answers to earlier turns included."""
-    once = sum(len(message.content.encode()) // _BYTES_PER_TOKEN + 4 for message in task.teacher_messages(row))
-    turns = task.turns(row)
-    return turns * once + turns * (turns - 1) // 2 * limit
+    once = sum(len(message.content.encode()) // _BYTES_PER_TOKEN + 4 for message in dialogue.asked)
+    return dialogue.answers * once + dialogue.answers * (dialogue.answers - 1) // 2 * limit

@@ -30,20 +30,20 @@ def look_at_endpoint(seen: Seen) -> Iterator[Told]:
         yield f"{whose}answered in {ask_once(model).latency_s:.2f} s"
 
 
-def ask_once(model: ResolvedModel) -> Reply:
+def ask_once(model: ResolvedModel, question: str = "Say yes.", *, max_tokens: int = 8) -> Reply:
     """The reply of an endpoint to one short question.
 
     Raises:
         EndpointError: there is none within half a minute.
     """
-    answer = asyncio.run(_ask(model))
+    answer = asyncio.run(_ask(model, question, max_tokens))
     if answer.reply is None:
         raise EndpointError("the endpoint does not answer", where=shown_address(model), found=answer.failure)
     return answer.reply
 
 
-async def _ask(model: ResolvedModel) -> Answer:
-    request = Request((Message("user", "Say yes."),), Sampling(max_tokens=8))
+async def _ask(model: ResolvedModel, question: str, max_tokens: int) -> Answer:
+    request = Request((Message("user", question),), Sampling(max_tokens=max_tokens))
     engine = open_engine(model, concurrency=1)
     try:
         with tempfile.TemporaryDirectory() as folder, Journal(Path(folder)) as journal:
