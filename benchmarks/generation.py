@@ -1,6 +1,7 @@
 """Is asking a teacher fast, frugal, fair to the endpoint, and is nothing lost or asked twice?
 
-Arms, each against a loopback endpoint in a process of its own (benchmarks/generation_server.py), each client in another one:
+Arms, each against a loopback endpoint in a process of its own (benchmarks/parts/generation_server.py), each client in
+another one:
 
     speed-256  20,000 rows at 0.2 s, 256 in flight, journal on; bare aiohttp, distilabel and curator in the same run
     speed-64   the same at 64 in flight; the ideal is 320 requests/s
@@ -34,7 +35,7 @@ from pathlib import Path
 from typing import Any
 from urllib.request import urlopen
 
-HERE = Path(__file__).resolve().parent
+PARTS = Path(__file__).resolve().parent / "parts"
 PACKAGES = {"distilabel": ("distilabel[openai]", "requests"), "curator": ("bespokelabs-curator",)}
 ROWS = {"speed-256": 20_000, "speed-64": 20_000, "memory": 200_000, "capacity": 20_000, "faults": 5_000, "kill": 5_000}
 LATENCY_S = 0.2
@@ -205,6 +206,7 @@ def in_flight_or(rows: int) -> int:
 
 def kept(place: Path, url: str, rows: int) -> set[int]:
     """The rows whose replies are in the journal that a killed client has left."""
+    sys.path.insert(0, str(PARTS))
     from generation_worker import request_of
     from potstill.inference import Journal
     from potstill.inference.endpoint import EndpointEngine
@@ -229,7 +231,7 @@ def answers(place: Path) -> list[tuple[str, str]]:
 @contextmanager
 def server(*arguments: object) -> Iterator[str]:
     """The address of an endpoint of its own."""
-    command = [sys.executable, str(HERE / "generation_server.py"), *map(str, arguments)]
+    command = [sys.executable, str(PARTS / "generation_server.py"), *map(str, arguments)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         try:
@@ -248,7 +250,7 @@ def start_worker(
     name: str, url: str, rows: int, in_flight: int | None, place: Path, python: Path | None = None
 ) -> subprocess.Popen[str]:
     options = json.dumps({"url": url, "rows": rows, "in_flight": in_flight, "folder": str(place)})
-    command = [str(python or sys.executable), str(HERE / "generation_worker.py"), name, options]
+    command = [str(python or sys.executable), str(PARTS / "generation_worker.py"), name, options]
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 

@@ -3,7 +3,7 @@
 A bare asyncio.Protocol, so that it takes as little of the machine as it can. Prints its port, then serves until it is killed.
 Prompts hold "row N"; answers depend on them alone. GET /stats tells what it has seen, GET /log the rows as they came.
 
-    python benchmarks/generation_server.py [--latency 0.2] [--allows 64] [--faults]
+    python benchmarks/parts/generation_server.py [--latency 0.2] [--allows 64] [--faults]
 
 --allows refuses with status 429 beyond so many open requests. --faults: 5 % of tries end in a cut body, a status of 5xx or
 broken JSON, and 1 % hang for 20 s and then break off; which ones depends on row and try alone.
