@@ -208,6 +208,7 @@ def kept(place: Path, url: str, rows: int) -> set[int]:
     """The rows whose replies are in the journal that a killed client has left."""
     sys.path.insert(0, str(PARTS))
     from generation_worker import request_of
+
     from potstill.inference import Journal
     from potstill.inference.endpoint import EndpointEngine
 
