@@ -148,7 +148,8 @@ def test_a_local_teacher_costs_nothing(tmp_path: Path) -> None:
     write_rows(tmp_path, gold=True)
     found = look(tmp_path, ask=True)
     assert found["endpoint"].text == "none: the teacher runs on this machine"
-    assert found["price"].text.startswith("40 requests, about 560 prompt tokens, at most 20480 answer tokens; nothing to pay")
+    counted = "40 requests, about 560 prompt tokens at 4 bytes each, at most 20480 answer tokens; nothing to pay"
+    assert found["price"].text.startswith(counted)
 
 
 @pytest.fixture
@@ -177,7 +178,7 @@ def test_the_price_counts_every_request(tmp_path: Path, priced: str, gold: bool,
     prompt, answers = requests * 14, requests * 100
     dollars = (prompt * 1000 + answers * 2000) / 1e6
     assert found["price"].text == (
-        f"{requests} requests, about {prompt} prompt tokens, at most {answers} answer tokens: "
+        f"{requests} requests, about {prompt} prompt tokens at 4 bytes each, at most {answers} answer tokens: "
         f"at most about ${dollars:.2f} (prices of 2026-11-01)"
     )
 
@@ -187,8 +188,9 @@ def test_every_turn_of_a_conversation_is_asked_with_what_stands_before_it(tmp_pa
     rows = [{"messages": [{"role": role, "content": f"ab{number}"} for role in roles]} for number in range(10, 50)]
     (tmp_path / "rows.jsonl").write_bytes(b"".join(orjson.dumps(row) + b"\n" for row in rows))
     text = look(tmp_path, ask=True, task="conversation", teacher=priced, generation={"max_tokens": 10})["price"].text
-    # Two requests a row; in each at most the three messages before the last answer (5 tokens each) or one new answer of 10.
-    assert text.startswith(f"80 requests, about {40 * (2 * 15 + 10)} prompt tokens, at most 800 answer tokens")
+    # Two requests a row: a message of 5 tokens; that one again, an answer of 10 at most, and another of 5.
+    prompt = 40 * (5 + 5 + 10 + 5)
+    assert text.startswith(f"80 requests, about {prompt} prompt tokens at 4 bytes each, at most 800 answer tokens")
 
 
 def test_the_password_of_an_endpoint_is_not_shown(tmp_path: Path, priced: str, server: LoopbackEndpoint) -> None:

@@ -90,6 +90,10 @@ class Client:
         """Whether the model runs on this machine."""
         return self._engine.capabilities.local
 
+    def held(self, request: Request) -> Answer | None:
+        """The answer that the journal has to a request; None where it has none."""
+        return self._from_journal(request.key(self._identity), request)
+
     async def ask(self, request: Request) -> Answer:
         """The answer to one request; equal requests in flight share one call.
 

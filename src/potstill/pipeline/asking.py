@@ -15,6 +15,7 @@ from pathlib import Path
 
 from potstill.catalog import Price, ResolvedModel
 from potstill.generation import Counted, Gate, OneTeacher, Outcome, Teacher, Way, generate_answers, way_of
+from potstill.generation.estimate import dry_clients, estimate_rows
 from potstill.inference import Journal, model_identity, open_batches, open_engine
 from potstill.inference.budget import Account, Budget, Ledger
 from potstill.inference.metered import MeteredClient
@@ -48,7 +49,7 @@ def first_alone(teachers: Sequence[Teacher]) -> OneTeacher:
 async def ask_teachers(
     models: Sequence[ResolvedModel], task: Task, passes: Sequence[Pass], generation: GenerationSpec, journal_folder: Path,
     on_row: Callable[[int, Outcome], None], books: Books, *, say: Callable[[str], None] = lambda text: None,
-    gate: Gate | None = None, ledger: Ledger | None = None,
+    gate: Gate | None = None, ledger: Ledger | None = None, estimated: bool = False,
 ) -> None:
     """Ask for all rows, one pass after the other; a reply that the journal in this folder holds is not asked for again.
 
@@ -57,6 +58,7 @@ async def ask_teachers(
         books: Where it is written down how the teachers compare, and what their replies have taken.
         say, ledger: See `opened_teachers`.
         gate: What the first pass has to come through before the rest is asked.
+        estimated: First say what is still to be asked, and what that costs.
 
     Raises:
         BudgetError: the job's budget is used up; what was received stays in the journal.
@@ -67,12 +69,24 @@ async def ask_teachers(
     way = way_of(task, generation)
     size = context_needed(way, chain.from_iterable(one.rows() for one in passes), generation.max_tokens)
     async with opened_teachers(models, generation, journal_folder, books, context=size, say=say, ledger=ledger) as teachers:
+        if estimated:
+            await _say_estimate(passes, way, teachers, models, say)
         if gate is not None:
             names, strategy = " and ".join(teacher.name for teacher in teachers), passes[0].plan(teachers)
             await gate.passing(names, way, strategy, concurrency=at_once(teachers), say=say)
         start = 0
         for one in passes:
             start += await _ask(one, start, teachers, Counted(way, task, books.tallies) if one.compared else way, on_row)
+
+
+async def _say_estimate(
+    passes: Sequence[Pass], way: Way, teachers: Sequence[Teacher], models: Sequence[ResolvedModel], say: Callable[[str], None]
+) -> None:
+    dry = dry_clients(teachers, models)
+    for one in passes:
+        await estimate_rows(one.rows(), way, one.plan(teachers), dry)
+    for model in models:
+        say(f"to ask of {model.name}: {dry[model.name].estimate.told(model)}")
 
 
 async def _ask(

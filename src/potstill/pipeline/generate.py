@@ -89,7 +89,8 @@ class Generate:
                 passes = [learnt, Pass(lambda: rows("test"), first_alone)]
                 gate = self._gate(context, task, rows)
                 await ask_teachers(
-                    teachers, task, passes, generation, journal, keep, books, say=say, gate=gate, ledger=ledger
+                    teachers, task, passes, generation, journal, keep, books, say=say, gate=gate, ledger=ledger,
+                    estimated=True,
                 )
 
         names = " and ".join(teacher.name for teacher in teachers)

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterator
 
 from potstill.catalog import ResolvedModel, resolve
 from potstill.errors import InputError
-from potstill.generation import way_of
-from potstill.generation.ways import Dialogue
+from potstill.generation import OneTeacher, Teacher, way_of
+from potstill.generation.estimate import DryClient, Estimate, TokenCounter, estimate_rows, tokenizer_of
+from potstill.inference.protocol import Sampling
 from potstill.inference.spending import dollars
 from potstill.pipeline.checks.seen import Seen, Told
 from potstill.pipeline.teachers import assignment_of
 from potstill.rows import Row
-
-_BYTES_PER_TOKEN = 4  # of English text; a bound for the price, not a count
 
 
 def look_at_budget(seen: Seen) -> Iterator[Told]:
@@ -57,17 +57,17 @@ def look_at_gold(seen: Seen) -> Iterator[Told]:
 
 def look_at_price(seen: Seen) -> Iterator[Told]:
     """What each teacher costs at most."""
-    asked = asked_rows(seen)
+    learnt, measured = asked_rows(seen)
     for teacher in seen.teachers:
         whose = f"{teacher.name}: " if len(seen.teachers) > 1 else ""
-        yield whose + _price(teacher, asked[teacher.name], seen)
+        estimate = _estimate(teacher, learnt[teacher.name], measured, seen)
+        yield whose + estimate.told(teacher)
 
 
-def asked_rows(seen: Seen) -> dict[str, list[Row]]:
-    """The rows that each teacher is asked for, as often as it is asked.
+def asked_rows(seen: Seen) -> tuple[dict[str, list[Row]], list[Row]]:
+    """The rows that each teacher is asked for in generation, as often as it is asked, and those that all are measured on.
 
-    The rows to learn from as the strategy says, test rows without a gold answer once more by the first teacher, and the test
-    rows by each where teachers are measured.
+    The rows to learn from as the strategy says; test rows without a gold answer once more, by the first teacher.
     """
     job, teachers, test = seen.job, seen.teachers, seen.splits["test"]
     asked: dict[str, list[Row]] = {teacher.name: [] for teacher in teachers}
@@ -77,33 +77,18 @@ def asked_rows(seen: Seen) -> dict[str, list[Row]]:
             asked[teacher.name] += [row] * job.generation.samples
     if any(row.reference is None for row in test):
         asked[teachers[0].name] += test
-    if "teacher" in job.evaluation.models:
-        for rows in asked.values():
-            rows += test
-    return asked
+    return asked, test if "teacher" in job.evaluation.models else []
 
 
-def _price(model: ResolvedModel, asked: list[Row], seen: Seen) -> str:
-    way, max_tokens = way_of(seen.task, seen.job.generation), seen.job.generation.max_tokens
-    least = max_tokens if model.kind == "endpoint" else 0  # one behind an endpoint may think before a short answer
-    prompt = requests = answers = 0
-    for row in asked:
-        dialogue = way.longest(row, max_tokens)
-        limit = max(dialogue.answer_tokens, least)
-        prompt += _prompt_tokens(dialogue, limit)
-        requests += dialogue.answers
-        answers += dialogue.answers * limit
-    counted = f"{requests} requests, about {prompt} prompt tokens, at most {answers} answer tokens"
-    if model.kind != "endpoint":
-        return f"{counted}; nothing to pay, the teacher runs on this machine"
-    if model.price is None:
-        return f"{counted}; the price of {model.name} is not known"
-    dollars = (prompt * model.price.input + answers * model.price.output) / 1e6
-    share = f", {model.price.batch:.0%} of it for what goes in batches" if model.batch else ""
-    return f"{counted}: at most about ${dollars:.2f}{share} (prices of {model.price.date or 'the catalogue'})"
+def _estimate(model: ResolvedModel, learnt: list[Row], measured: list[Row], seen: Seen) -> Estimate:
+    """What is learnt from is asked in the job's way; what is measured too, but for the rounds of a dense summary."""
+    dry = DryClient(TokenCounter(tokenizer_of(model)), local=not model.served)
+    generation = seen.job.generation
+    teacher = Teacher(model.name, dry, Sampling(max_tokens=generation.max_tokens))
 
+    async def count() -> None:
+        for rows, settings in ((learnt, generation), (measured, generation.model_copy(update={"chain_of_density": False}))):
+            await estimate_rows(rows, way_of(seen.task, settings), OneTeacher(teacher), {model.name: dry})
 
-def _prompt_tokens(dialogue: Dialogue, limit: int) -> int:
-    """Of all requests of a row: each turn is asked with what stands before it, the answers to earlier turns included."""
-    once = sum(len(message.content.encode()) // _BYTES_PER_TOKEN + 4 for message in dialogue.asked)
-    return dialogue.answers * once + dialogue.answers * (dialogue.answers - 1) // 2 * limit
+    asyncio.run(count())
+    return dry.estimate
