@@ -10,7 +10,7 @@ import pytest
 
 from potstill import __version__
 
-COMMANDS = ["run", "check", "init", "schema", "quickstart", "jobs", "models", "job", "journal"]
+COMMANDS = ["run", "check", "curate", "init", "schema", "quickstart", "jobs", "models", "job", "journal"]
 HEAVY = {"torch", "transformers", "aiohttp", "pydantic", "numpy", "scipy", "xllamacpp", "yaml", "orjson", "rich"}
 TELL_MODULES = """
 import atexit, sys

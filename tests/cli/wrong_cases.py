@@ -118,7 +118,7 @@ WRONG = {
         job=JOB.replace("classification", "text") + "generation: {min_teacher_score: 0.5}\n",
     ),
     "no budget at all": Wrong("'generation.budget_usd'", "job.yaml", job=JOB + "generation: {budget_usd: 0}\n"),
-    "list of teachers": Wrong("a name or a mapping", "job.yaml", job=teacher("[a, b]")),
+    "list of unknown teachers": Wrong("no model is called 'a'", "teacher", job=teacher("[a, b]")),
     "password in the job": Wrong("holds no password", "job.yaml", job=teacher(SECRETIVE)),
     "port that is none": Wrong("Port out of range", "job.yaml, line 2", job=teacher("{model: m, endpoint: 'http://h:99999/v1'}")),
     "no host": Wrong("names a host", "job.yaml, line 2", job=teacher("{model: m, endpoint: 'http:///v1'}")),

@@ -15,8 +15,9 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig, 
 from potstill.errors import InputError, JobFailedError
 from potstill.rows import Row
 from potstill.spec import AdapterSpec, TrainingSpec
+from potstill.student import processor
 from potstill.templates import ChatTemplate
-from potstill.training import TrainingResult, processor, train_student
+from potstill.training import TrainingResult, train_student
 from potstill.training.checkpoints import checkpoint_path
 from potstill.training.collator import tokenise_rows
 
