@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from potstill.curation.rules import CorpusRule
-from potstill.curation.words import Batch, Vocabulary
+from potstill.curation.words import Batch
 from potstill.rows import Message, Row
 from potstill.tasks import Task, get_task
 
@@ -45,7 +45,7 @@ def said() -> Callable[..., list[str | None]]:
     """What a rule that compares rows says about each of them, in order; those that it keeps are kept."""
 
     def judge(rule: CorpusRule, rows: Sequence[Row], task: Task) -> list[str | None]:
-        rule.observe(Batch(rows, np.arange(len(rows)), task, Vocabulary()))
+        rule.observe(Batch(rows, np.arange(len(rows)), task))
         rule.settle(rows.__getitem__)
         reasons: list[str | None] = []
         for index in range(len(rows)):

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from potstill.curation.spread import LengthOutlier, Unbalanced
-from potstill.curation.words import Batch, Vocabulary
+from potstill.curation.words import Batch
 from potstill.rows import Row
 from potstill.tasks import Task, get_task
 
@@ -45,7 +45,7 @@ def test_few_rows_and_labels_have_no_usual_length(text: Task, generated: Make, s
 def thinned(rows: Sequence[Row], task: Task, by: str, ratio: float, kept: Sequence[int] | None = None) -> set[str]:
     """The ids of the rows that are too many."""
     rule = Unbalanced(task, by, ratio)
-    rule.observe(Batch(rows, np.arange(len(rows)), task, Vocabulary()))
+    rule.observe(Batch(rows, np.arange(len(rows)), task))
     return {rows[index].id for index in rule.thin(range(len(rows)) if kept is None else kept)}
 
 

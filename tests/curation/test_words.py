@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from potstill.curation.words import Batch, Vocabulary, groups, in_batches, words_of
+from potstill.curation.words import Batch, groups, in_batches, words_of
 from potstill.rows import Row
 from potstill.tasks import Task
 
@@ -15,7 +15,7 @@ Make = Callable[..., Row]
 
 def runs_of(rows: list[Row], task: Task, n: int) -> list[dict[int, int]]:
     """For each row, how often each hash of a run stands in what it asks."""
-    words = Batch(rows, np.arange(len(rows)), task, Vocabulary()).words
+    words = Batch(rows, np.arange(len(rows)), task).words
     found = words.runs(n)
     counted: list[dict[int, int]] = [{} for _ in rows]
     for value, part in zip(found.hashes.tolist(), found.parts.tolist(), strict=True):
@@ -26,7 +26,10 @@ def runs_of(rows: list[Row], task: Task, n: int) -> list[dict[int, int]]:
 
 
 def test_runs_are_the_same_as_those_of_the_words_themselves(text: Task, generated: Make) -> None:
-    prompts = ["a b c d e a b c", "b c d", "x", "a b", "c d e f g h i j k l m n o p q", "A, b; c - d! e", "5 - 3", "5 + 3"]
+    prompts = [
+        "a b c d e a b c", "b c d", "x", "a b", "c d e f g h i j k l m n o p q", "A, b; c - d! e", "5 - 3", "5 + 3",
+        "x=-  7 / y -", "١ + ٢ Ünïcode ﬁ 日本 😀 a\0b", "  ... ", "👍🏽", "", "İstanbul ß",
+    ]
     rows = [generated(prompt, system="Be kind." if place % 2 else "") for place, prompt in enumerate(prompts)]
     for n in (3, 8, 13):
         found = runs_of(rows, text, n)
@@ -43,7 +46,7 @@ def test_runs_are_the_same_as_those_of_the_words_themselves(text: Task, generate
 def test_whole_prompts_are_equal_where_all_their_words_are(text: Task, generated: Make) -> None:
     equal = [generated("One two.", id="1"), generated("one TWO", id="2")]
     rows = [*equal, generated("two one"), generated("One two.", system="x")]
-    words = Batch(rows, np.arange(4), text, Vocabulary()).words
+    words = Batch(rows, np.arange(4), text).words
     assert groups(words.whole(4)).tolist()[2:] == [-1, -1]
     assert len(set(groups(words.whole(4)).tolist()[:2])) == 1
 
@@ -52,4 +55,4 @@ def test_batches_hold_all_rows_in_order_and_few_of_long_ones(text: Task, generat
     rows = [generated("x" * (1_500_000 if n in (3, 4) else 1), id=str(n)) for n in range(3000)]
     batches = list(in_batches(rows))
     assert [row.id for _, batch in batches for row in batch] == [str(n) for n in range(3000)]
-    assert [first for first, _ in batches] == [0, 5, 1029, 2053]
+    assert [first for first, _ in batches] == [0, 4, 5, 517, 1029, 1541, 2053, 2565]

@@ -24,7 +24,7 @@ from potstill.curation.rules import ContradictsGold, CorpusRule, LowScore, Refus
 from potstill.curation.source import RowSource
 from potstill.curation.spread import LengthOutlier, Unbalanced
 from potstill.curation.text_rules import ForeignLanguage, Repetitive
-from potstill.curation.words import Batch, Vocabulary, in_batches
+from potstill.curation.words import Batch, in_batches
 from potstill.rows import Message, Row
 from potstill.spec import CurationSpec
 from potstill.tasks import Task, get_task
@@ -127,7 +127,6 @@ class Curation:
     def judge(self, rows: RowSource, on_done: Callable[[int], None] = lambda done: None) -> None:
         """Go through all rows once, and read suspects again; `on_done` is told how many were read."""
         answered, watched = array("q"), -1
-        vocabulary = Vocabulary()
         lookers = [*self._corpus_rules, *(rule for rule in (self._resembles, self._balance) if rule is not None)]
         for first, batch in in_batches(iter(rows)):
             good: list[Row] = []
@@ -143,7 +142,7 @@ class Curation:
                 else:
                     self._verdicts[index] = verdict
             if good:
-                looked = Batch(good, np.array(indices, dtype=np.int64), self._task, vocabulary)
+                looked = Batch(good, np.array(indices, dtype=np.int64), self._task)
                 for looker in lookers:
                     looker.observe(looked)
             answered.extend(indices)

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from potstill.curation.duplicates import jaccard
 from potstill.curation.rules import Fetch, preview
-from potstill.curation.words import Batch, Hashes, Ints, Vocabulary, in_batches, words_of
+from potstill.curation.words import Batch, Hashes, Ints, in_batches, words_of
 from potstill.rows import Row
 from potstill.tasks import Task
 
@@ -29,7 +29,6 @@ class Contaminated:
 
     def __init__(self, task: Task, held_out: Sequence[Row], n: int = 13) -> None:
         self._task, self._n, self._held_out = task, n, held_out
-        self._vocabulary = Vocabulary()
         runs, numbers, wholes = self._read_held_out()
         order = np.argsort(runs, kind="stable")
         self._numbers = numbers[order]
@@ -55,7 +54,7 @@ class Contaminated:
         return np.concatenate(runs), np.concatenate(numbers), np.concatenate(wholes)
 
     def _batch(self, rows: Sequence[Row], first: int) -> Batch:
-        return Batch(rows, np.arange(first, first + len(rows)), self._task, self._vocabulary)
+        return Batch(rows, np.arange(first, first + len(rows)), self._task)
 
     def _asked_runs(self, batch: Batch) -> tuple[Hashes, Ints]:
         """The runs of what the rows ask, instructions aside, and the number of the row of each."""

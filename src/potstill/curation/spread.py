@@ -24,7 +24,7 @@ class LengthOutlier:
 
     name = "length_outlier"
 
-    def __init__(self, task: Task, deviations: float = 6.0, factor: float = 4.0, least: int = 50) -> None:
+    def __init__(self, task: Task, deviations: float = 4.5, factor: float = 4.0, least: int = 50) -> None:
         self._task, self._deviations, self._factor, self._least = task, deviations, factor, least
         self._indices: list[int] = []
         self._lengths: list[int] = []

@@ -7,6 +7,7 @@ import zlib
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from functools import cache
+from itertools import chain
 from typing import Any
 
 from potstill.curation.rules import Fetch, answers_of, preview
@@ -19,8 +20,9 @@ class Repetitive:
     """The answer goes round in circles, as models do that lost their thread; unless the gold answer does too.
 
     It does where most of its word 4-grams stand in it before (Rae et al. 2021, arXiv:2112.11446, appendix A, count repeated
-    n-grams so; loops of a model go far beyond what they allow), where most of its lines are one and the same, or, of long texts
-    without spaces, where they shrink to almost nothing when packed.
+    n-grams so; loops of a model go far beyond what they allow), where the same words come three more times in a row and are 24
+    or more, where most of its lines are one and the same, or, of long texts without spaces, where they shrink to almost nothing
+    when packed.
     """
 
     name = "repetitive"
@@ -44,7 +46,7 @@ class Repetitive:
         if len(words) >= self.WORDS:
             grams = list(zip(words, words[1:], words[2:], words[3:], strict=False))
             share = 1 - len(set(grams)) / len(grams)
-            if share > self.SHARE:
+            if share > self.SHARE or (share * len(grams) >= self.WORDS and self._loops(grams)):
                 most, times = Counter(grams).most_common(1)[0]
                 return f"{share:.0%} of its word 4-grams are repeated, {preview(' '.join(most))} {times} times"
         lines = [line for line in map(str.strip, text.split("\n")) if len(line) > 3]
@@ -59,12 +61,29 @@ class Repetitive:
         return None
 
 
+    def _loops(self, grams: Sequence[tuple[str, ...]]) -> bool:
+        """Whether the same words follow each other again and again: each gram as far from its last place as the one before."""
+        last: dict[tuple[str, ...], int] = {}
+        period = length = 0
+        for place, gram in enumerate(grams):
+            distance = place - last.get(gram, place)
+            last[gram] = place
+            length = length + 1 if distance and distance == period else int(distance > 0)
+            period = distance
+            if length >= max(self.WORDS, 3 * period):
+                return True
+        return False
+
+
 # What the identifier takes for one another in short texts, or what one reads as the other.
 _ALIKE = (
     "no nn da sv", "bs hr sr sl mk bg", "id ms jv", "gl pt es", "cs sk", "ru uk be bg", "zh wuu yue ja", "af nl", "lb de",
     "ca oc es", "fr wa gcr gcf ht", "it lij vec", "hi mr ne sa", "ar ary arz fa ur", "en pcm", "kk ky tt ba", "he hbo",
     "el grc",
 )
+# Written in scripts of their own.
+_OTHER_SCRIPTS = ("el grc ru uk be bg mk", "zh wuu yue ja ko", "ar ary arz fa ur he hbo", "hi mr ne sa th ka hy am")
+_NEVER_ASCII = frozenset(chain.from_iterable(alike.split() for alike in _OTHER_SCRIPTS))
 _NAMES = {
     "ar": "arabic", "bg": "bulgarian", "ca": "catalan", "cs": "czech", "da": "danish", "de": "german deutsch", "el": "greek",
     "en": "english", "es": "spanish español", "fa": "persian farsi", "fi": "finnish", "fr": "french français", "he": "hebrew",
@@ -73,6 +92,7 @@ _NAMES = {
     "ro": "romanian", "ru": "russian", "sv": "swedish", "th": "thai", "tr": "turkish", "uk": "ukrainian", "vi": "vietnamese",
     "zh": "chinese mandarin",
 }
+_TRANSLATE = re.compile(r"\btranslat(?:e|ion)\b|\bübersetz|\btradu", re.IGNORECASE)
 _NO_PROSE = re.compile(r"```.*?(?:```|$)|`[^`\n]*`|https?://\S+|\S+@\S+|[\d\W_]+(?=\s|$)", re.DOTALL)
 _LETTERS, _CERTAIN, _READ = 40, 0.9, 240  # letters and confidence that are needed; characters that are read
 _SMALL = re.compile(r"\b[^\W\d_]{2,4}\b")
@@ -86,7 +106,9 @@ def language_of(text: str) -> str | None:
     if letters < (_LETTERS if prose.isascii() else _LETTERS // 2) or letters < len(prose) / 2:
         return None
     code, certainty = _identifier().classify(prose)
-    return None if certainty < _CERTAIN or code == "zxx" else str(code)
+    if certainty < _CERTAIN or code == "zxx" or (prose.isascii() and code in _NEVER_ASCII):
+        return None
+    return str(code)
 
 
 def _alike(left: str, right: str) -> bool:
@@ -104,9 +126,9 @@ def _identifier() -> Any:
 class ForeignLanguage:
     """The answer is in a language that it was not wanted in.
 
-    Wanted are the languages that the job names; where it names none, that of the prompt, of any gold answer, and any that the
-    prompt names or asks a translation for. Where one language answers another in more than a twentieth of the rows, that is
-    what the rows are about, and nothing is said against it.
+    Wanted are the languages that the job names; where it names none, that of the prompt, of any gold answer, and any where the
+    prompt asks for a translation or an answer in it. Where one language answers another in more than a twentieth of the rows,
+    that is what the rows are about, and nothing is said against it.
     """
 
     name = "foreign_language"
@@ -115,12 +137,13 @@ class ForeignLanguage:
     def __init__(self, task: Task, wanted: Sequence[str] | None) -> None:
         self._task, self._wanted = task, wanted
         self._found: dict[int, tuple[str, str]] = {}
-        self._rows: Counter[str] = Counter()
+        self._seen = 0
 
     def observe(self, batch: Batch) -> None:
         for index, row in zip(batch.indices.tolist(), batch.rows, strict=True):
             if self._task.choices(row):
                 continue
+            self._seen += 1
             said = "\n".join(answers_of(row, self._task))
             given = "\n".join(message.content for message in self._task.given(row) if message.role != "system")
             if self._wanted is None and _alike(given, said):
@@ -131,21 +154,20 @@ class ForeignLanguage:
                     self._found[index] = ("", answer)
                 continue
             asked = language_of(given) if answer is not None else None
-            self._rows[asked or ""] += 1
             if answer is not None and asked is not None and not _accepts([asked], answer) and not self._excused(row, answer):
                 self._found[index] = (asked, answer)
 
     def _excused(self, row: Row, answer: str) -> bool:
         prompt = "\n".join(message.content for message in row.messages if message.role != "assistant").lower()
-        named = any(name in prompt for name in _NAMES.get(answer, "").split())
-        return named or "translat" in prompt or _accepts([code for code in map(language_of, row.references) if code], answer)
+        names = "|".join(_NAMES.get(answer, "nothing").split())
+        wanted = re.search(rf"\b(?:in|into|to|auf|en|al)\s+(?:{names})\b", prompt) or _TRANSLATE.search(prompt)
+        return wanted is not None or _accepts([code for code in map(language_of, row.references) if code], answer)
 
     def settle(self, fetch: Fetch) -> None:
         if self._wanted is None:
             pairs = Counter(self._found.values())
-            self._found = {
-                index: pair for index, pair in self._found.items() if pairs[pair] <= max(2, self.USUAL * self._rows[pair[0]])
-            }
+            most = max(2, self.USUAL * self._seen)
+            self._found = {index: pair for index, pair in self._found.items() if pairs[pair] <= most}
         self._fetch = fetch
 
     def reject(self, index: int) -> str | None:
