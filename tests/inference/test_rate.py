@@ -15,7 +15,7 @@ from potstill.inference import rate
 from potstill.inference.client import Answer, Client
 from potstill.inference.endpoint import EndpointEngine
 from potstill.inference.journal import Journal
-from potstill.inference.protocol import RateLimits, Request
+from potstill.inference.protocol import Capabilities, RateLimits, Request
 from potstill.inference.rate import FIRST_LEVEL, LONGEST_TOLD_PAUSE_S, MOST_IN_FLIGHT, RateController, shared_controller
 
 AskFor = Callable[..., Request]
@@ -248,9 +248,7 @@ async def test_overload_with_a_time_to_come_back_is_no_failed_try(tmp_path: Path
 def test_a_model_on_this_machine_has_its_slots_and_no_more(tmp_path: Path) -> None:
     class Local:
         identity = {"gguf": "0"}  # noqa: RUF012
-
-        class capabilities:
-            local, max_concurrency = True, 3
+        capabilities = Capabilities(score=False, choices=False, local=True, max_concurrency=3)
 
     with Journal(tmp_path) as journal:
         client = Client(Local(), journal, concurrency=None)  # type: ignore[arg-type]
