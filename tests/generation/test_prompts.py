@@ -40,7 +40,7 @@ class Outside:
 
     def __post_init__(self) -> None:
         self.rounds: list[list[Row]] = []
-        self.told: list[int] = []
+        self.told: list[tuple[int, int]] = []
 
     async def answer(self, rows: Sequence[Row]) -> None:
         self.rounds.append(list(rows))
@@ -55,7 +55,7 @@ async def grow(
     keep: Callable[[Sequence[Row]], Sequence[Row]] = all_kept, held_out: Sequence[Row] = HELD_OUT, **plan: object,
 ) -> tuple[Grown, Outside]:
     outside = Outside(own, task, keep)
-    around = Around(outside.answer, outside.kept, outside.told.append)
+    around = Around(outside.answer, outside.kept, lambda *numbers: outside.told.append(numbers))
     engine = EndpointEngine(server.base_url, "teacher", None, timeout_s=20)
     try:
         with Journal(folder) as journal:
@@ -69,7 +69,9 @@ async def grow(
 async def test_the_wanted_number_is_reached_and_the_floor_holds(tmp_path: Path) -> None:
     async with LoopbackEndpoint(inventive(repeats=0.3)) as server:
         grown, outside = await grow(server, tmp_path, wanted=150)
-    assert grown.kept == len(OWN) + len(grown.rows) == outside.told[-1]
+    assert grown.kept == len(OWN) + len(grown.rows)
+    assert outside.told[-1] == (grown.kept, grown.asked)
+    assert [prompts for _, prompts in outside.told[:20]] == list(range(1, 21))  # each as it comes
     assert 150 <= grown.kept < 160
     assert [row for part in outside.rounds for row in part] == grown.rows
     rules = Counter(prompt.rule for prompt in grown.rejected)

@@ -13,7 +13,7 @@ from inventive import asks_for_persona, asks_for_prompt, inventive
 from loopback import LoopbackEndpoint, Messages, serve_in_thread
 from pipeline.jobs import events, start_cli, topic_rows, write_job, write_rows_file
 from pipeline.test_kill import kill_when
-from potstill.errors import InputError, JobFailedError
+from potstill.errors import InputError, JobCanceledError, JobFailedError
 from potstill.pipeline.progress import Silent
 from potstill.pipeline.run import run_job
 from potstill.spec import load_job
@@ -128,6 +128,21 @@ def test_killed_in_the_middle_it_asks_for_nothing_again(tiny_student: Path, tmp_
 
 def without_times(row: dict[str, Any]) -> dict[str, Any]:
     return {**row, "meta": {name: value for name, value in row["meta"].items() if name != "latency_s"}}
+
+
+def test_it_is_cancelled_while_prompts_are_written_and_goes_on_from_there(tiny_student: Path, tmp_path: Path) -> None:
+    with serve_in_thread(teacher) as server:
+        job = job_of(tmp_path, server, tiny_student)
+
+        def canceled() -> bool:
+            return sum(asks_for_prompt(request.messages) for request in server.requests) >= 20
+
+        with pytest.raises(JobCanceledError):
+            run_job(load_job(job), tmp_path / "run", Silent(), until="curate", canceled=canceled)
+        asked = len(server.requests)
+        assert asked < 100
+        assert len(lines(run(job, tmp_path) / "curated" / "train.jsonl")) >= 100
+        assert sum(request.messages[-1]["content"] in GOLD for request in server.requests[asked:]) == 0
 
 
 def test_documents_are_not_written_anew(tiny_student: Path, tmp_path: Path) -> None:

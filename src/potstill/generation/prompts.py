@@ -93,12 +93,12 @@ class Around:
     """What growing needs of those who call it.
 
     answer: has new rows answered. kept: how many answered rows are worth keeping, by label (by the empty text in tasks without
-    labels). on_kept: told their number after each round.
+    labels). on_prompt: told how many rows are kept and how many prompts have come, whenever one has.
     """
 
     answer: Callable[[Sequence[Row]], Awaitable[None]]
     kept: Callable[[], Counter[str]]
-    on_kept: Callable[[int], None]
+    on_prompt: Callable[[int, int], None]
 
 
 async def grow_prompts(
@@ -125,12 +125,12 @@ async def grow_prompts(
         labels = {label: have[label] for label in task.labels}
         waiting = draw(numbers, seeds, tuple(grown.rows), ways=plan.ways, examples=plan.examples, have=labels)
         while batch := list(islice(waiting, _needed(grown, before, plan.wanted))):
-            fresh = await writer.write(batch, grown)
+            fresh = await writer.write(batch, grown, around.on_prompt)
             if fresh:
                 await around.answer(fresh)
                 have = around.kept()
                 grown.kept = have.total()
-            around.on_kept(grown.kept)
+                around.on_prompt(grown.kept, grown.asked)
         if grown.kept >= plan.wanted or grown.asked > plan.tries * (grown.kept - before):
             break
     return grown
@@ -157,7 +157,7 @@ class _Writer:
         self._opening = opening_of(seeds)
         self._there = Diversity((row.id, self._own_words(row)) for row in there)
 
-    async def write(self, batch: Sequence[Wanted], grown: Grown) -> list[Row]:
+    async def write(self, batch: Sequence[Wanted], grown: Grown, on_prompt: Callable[[int, int], None]) -> list[Row]:
         """The new rows of a batch, in its order; they and what was rejected are added to `grown`."""
         written: dict[int, _Written] = {}
         queue = iter(batch)
@@ -165,6 +165,7 @@ class _Writer:
         async def work() -> None:
             for wanted in queue:
                 written[wanted.number] = await self._ask(wanted)
+                on_prompt(grown.kept, grown.asked + len(written))
 
         await run_all(work() for _ in range(self._concurrency))
         fresh: list[Row] = []

@@ -19,6 +19,7 @@ from potstill.generation import (
     Around,
     Counted,
     Grown,
+    Outcome,
     RejectedRow,
     Spool,
     generate_answers,
@@ -67,17 +68,22 @@ async def _grow(context: Context, spool: Spool, splits: Mapping[str, int], books
 
         async def answer(rows: Sequence[Row]) -> None:
             first = len(spool)
-            await generate_answers(
-                rows, way, strategy, concurrency=concurrency,
-                on_row=lambda number, outcome: spool.put(first + number, outcome),
-            )
+
+            def keep(number: int, outcome: Outcome) -> None:
+                spool.put(first + number, outcome)
+                context.check_canceled()
+
+            await generate_answers(rows, way, strategy, concurrency=concurrency, on_row=keep)
 
         def kept() -> Counter[str]:
             answered = list(train_rows(spool, splits))
             rows = curate(answered, split="train", spec=job.curation, task=task, held_out=held_out).kept
             return Counter(row.references[0] if task.labels and row.references else "" for row in rows)
 
-        around = Around(answer, kept, lambda number: context.advance(number, plan.wanted))
+        def told(kept: int, prompts: int) -> None:
+            context.advance(kept, plan.wanted, f"{prompts} prompts written")
+
+        around = Around(answer, kept, told)
         context.progress.begin(f"{teachers[0].name} writes prompts and answers them", plan.wanted)
         try:
             return await grow_prompts(own, held_out, teachers[0], task, plan, around, concurrency=concurrency)
