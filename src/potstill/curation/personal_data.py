@@ -52,7 +52,8 @@ _IDENTITIES = (
 )
 # What no number and no secret is without: quick looks that leave most texts alone.
 _LONG_NUMBER = re.compile(r"\d[ ./()-]{0,2}\d[ ./()-]{0,2}\d[ ./()-]{0,2}\d[ ./()-]{0,2}\d[ ./()-]{0,2}\d")
-_LONG_WORD = re.compile(r"[\w+/=.-]{16}|PRIVATE KEY")
+_DOTTED, _COLONS = re.compile(r"\d\.\d{1,3}\.\d"), re.compile(r":[0-9A-Fa-f]{0,4}:")
+_LONG_WORD = 16  # characters
 
 
 def findings_in(text: str) -> list[Finding]:
@@ -67,10 +68,10 @@ def findings_in(text: str) -> list[Finding]:
 def _candidates(text: str) -> Iterator[Finding]:
     if "@" in text:
         yield from _matches("email", _EMAIL, text)
-    if _LONG_WORD.search(text):
+    if "PRIVATE KEY" in text or any(len(word) >= _LONG_WORD and any(map(str.isdigit, word)) for word in text.split()):
         yield from _matches("secret", _SECRET, text)
         yield from _matches("identity_number", _CODICE_FISCALE, text, _valid("it.codicefiscale"))
-    if text.count(":") > 1 or text.count(".") > 2:
+    if _DOTTED.search(text) or _COLONS.search(text):
         yield from _matches("ip_address", _IP, text, _is_public_address)
     if _LONG_NUMBER.search(text):
         yield from _matches("iban", _IBAN, text, _valid("iban"))

@@ -92,11 +92,13 @@ _NAMES = {
     "ro": "romanian", "ru": "russian", "sv": "swedish", "th": "thai", "tr": "turkish", "uk": "ukrainian", "vi": "vietnamese",
     "zh": "chinese mandarin",
 }
-_TRANSLATE = re.compile(r"\btranslat(?:e|ion)\b|\bübersetz|\btradu", re.IGNORECASE)
+_TRANSLATE = re.compile(
+    r"\btranslate(?:\s+(?:this|these|the\s+following|it|that|into|to|from)\b|\s*:)|\btranslation\s*:|\bübersetze|\btradui[st]|\btraduc[ei]",
+    re.IGNORECASE,
+)
 _NO_PROSE = re.compile(r"```.*?(?:```|$)|`[^`\n]*`|https?://\S+|\S+@\S+|[\d\W_]+(?=\s|$)", re.DOTALL)
 _LETTERS, _CERTAIN, _READ = 40, 0.9, 240  # letters and confidence that are needed; characters that are read
-_SMALL = re.compile(r"\b[^\W\d_]{2,4}\b")
-_SHARED, _HEAD = 6, 600  # small words in common that tell one language; characters they are looked for in
+_SHARED, _HEAD = 5, 600  # small words in common that tell one language; characters they are looked for in
 
 
 def language_of(text: str) -> str | None:
@@ -113,7 +115,8 @@ def language_of(text: str) -> str | None:
 
 def _alike(left: str, right: str) -> bool:
     """Whether two texts share so many small words that they are in one language; tells most rows without the identifier."""
-    return len(set(_SMALL.findall(left[:_HEAD].lower())) & set(_SMALL.findall(right[:_HEAD].lower()))) >= _SHARED
+    shared = set(left[:_HEAD].lower().split()) & set(right[:_HEAD].lower().split())
+    return sum(2 <= len(word) <= 4 and word.isalpha() for word in shared) >= _SHARED
 
 
 @cache
