@@ -33,7 +33,7 @@ lint: setup
 	$(BIN)/lint-imports --no-cache
 
 test: lint $(AZURE_VENV)/.ready
-	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest
+	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist worksteal
 
 # The tests build the documentation too, as strictly, and do what it says.
 docs: setup
