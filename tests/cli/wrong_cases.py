@@ -118,7 +118,29 @@ WRONG = {
         job=JOB.replace("classification", "text") + "generation: {min_teacher_score: 0.5}\n",
     ),
     "no budget at all": Wrong("'generation.budget_usd'", "job.yaml", job=JOB + "generation: {budget_usd: 0}\n"),
-    "list of unknown teachers": Wrong("no model is called 'a'", "teacher", job=teacher("[a, b]")),
+    "teacher that is none": Wrong("a mapping or a list of them", "job.yaml, line 2", job=teacher("5")),
+    "misspelt key of one of several teachers": Wrong(
+        "'teacher.1.wheight'", "job.yaml, line 2", job=teacher("[a, {model: b, wheight: 2}]")
+    ),
+    "teachers that cannot be told apart": Wrong("give each a 'name'", "job.yaml, line 2", job=teacher("[a/x, a-x]")),
+    "one teacher twice": Wrong("'a' stands in the list twice", "job.yaml, line 2", job=teacher("[a, a]")),
+    "one of several teachers unknown": Wrong(
+        "'smollm2-135m-instrukt'", "'teacher'", job=teacher(f"[{MODEL}, smollm2-135m-instrukt]")
+    ),
+    "strategy for one teacher": Wrong("needs a list of teachers", "job.yaml", job=JOB + "generation: {strategy: best}\n"),
+    "weight without a mix": Wrong(
+        "means something under strategy: mix", "job.yaml",
+        job=teacher("[a, {model: b, weight: 2}]") + "generation: {strategy: vote}\n",
+    ),
+    "samples that are all the same": Wrong(
+        "at temperature 0", "job.yaml", job=JOB + "generation: {samples: 2, temperature: 0}\n"
+    ),
+    "nothing to choose from": Wrong("needs samples", "job.yaml", job=JOB + "generation: {select: vote}\n"),
+    "best that cannot be told": Wrong(
+        "cannot be told", "generation.select",
+        job=JOB.replace("classification", "text") + "generation: {select: best, samples: 2}\n",
+        rows='{"prompt": "Write."}\n{"prompt": "Read."}\n' + "".join(f'{{"prompt": "Count to {n}."}}\n' for n in range(40)),
+    ),
     "password in the job": Wrong("holds no password", "job.yaml", job=teacher(SECRETIVE)),
     "port that is none": Wrong("Port out of range", "job.yaml, line 2", job=teacher("{model: m, endpoint: 'http://h:99999/v1'}")),
     "no host": Wrong("names a host", "job.yaml, line 2", job=teacher("{model: m, endpoint: 'http:///v1'}")),

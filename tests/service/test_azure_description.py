@@ -278,6 +278,7 @@ class TestWriting:
             ({"data": {"train": "t.jsonl"}}, "Azure has no job without validation data"),
             ({"student": "qwen3-0.6b"}, "Azure has no such student"),
             ({"teacher": "llama-3.1-70b"}, "Azure has no teachers but endpoints"),
+            ({"teacher": ["llama-3.1-70b", "llama-3.1-8b"]}, "Azure has no job with several teachers"),
         ],
     )
     def test_what_azure_cannot_express_is_refused(self, tmp_path: Path, sections: dict[str, Any], what: str) -> None:

@@ -17,6 +17,7 @@ task: {task}
 # Who answers the rows. This one runs on your machine, without an account; it is small and often wrong.
 # Better ones: deepseek-flash, claude-sonnet, llama-3.1-405b, ... or an endpoint of your own:
 #   teacher: {{model: my-model, endpoint: https://host/v1, api_key_env: MY_API_KEY, concurrency: 32}}
+# Or several: teacher: [deepseek-flash, claude-haiku], and generation.strategy says who answers what.
 teacher: smollm2-135m-instruct
 
 # Who learns: a catalogue name (phi-4-mini, llama-3.1-8b, ...), a hub id, a folder or a .gguf file.
@@ -30,6 +31,7 @@ data:
   # test: others.jsonl         # without it a further tenth, at least 8 rows
   on_bad_row: fail             # or drop
 
+# samples: 4 asks for four answers a row; select keeps all that differ, the best, or by vote.
 generation: {{temperature: 0.7, max_tokens: {max_tokens}}}
 
 curation:
