@@ -29,6 +29,7 @@ from potstill.generation import (
     generate_answers,
     route_of,
 )
+from potstill.generation.candidate import Candidate
 from potstill.inference.endpoint import EndpointEngine
 from potstill.inference.journal import Journal
 from potstill.inference.metered import Meter, MeteredClient
@@ -108,7 +109,7 @@ async def test_all_keeps_every_answer_that_differs_under_an_id_of_its_own(tmp_pa
     drawing = Drawing(lambda question: ["one", "two", "one", "three"])
     (row,) = sums(1)
     async with World(tmp_path, t=drawing) as world:
-        (outcome,) = await world.ask([row], MATH, Panel(Everyone([world.teachers["t"]]), All(), samples=4))
+        (outcome,) = await world.ask([row], MATH, Panel(Everyone([world.teachers["t"]]), All(MATH), samples=4))
         assert world.requests() == {"t": 4}
     assert not isinstance(outcome, RejectedRow)
     assert sorted(said(outcome)) == ["one", "three", "two"]
@@ -117,9 +118,19 @@ async def test_all_keeps_every_answer_that_differs_under_an_id_of_its_own(tmp_pa
     assert {row.meta["prompt_id"] for row in outcome} == {"r0"}
 
 
+async def test_of_reasoned_answers_those_are_kept_whose_reasoning_differs() -> None:
+    (row,) = sums(1)
+    candidates = [
+        Candidate(("1",), ("stop",), 1, 0.1, "t", sample, rationale=why) for sample, why in enumerate(("a", "b", "a"))
+    ]
+    learnt = await All(MATH, reasoned=True).choose(row, candidates, asked=3)
+    assert [row.meta["rationale"] for row in learnt] == ["a", "b"]
+    assert len(await All(MATH).choose(row, candidates, asked=3)) == 1
+
+
 async def test_one_answer_is_a_row_as_it_ever_was(tmp_path: Path) -> None:
     async with World(tmp_path, t=lambda messages: "2") as world:
-        (outcome,) = await world.ask(sums(1), MATH, Panel(Everyone([world.teachers["t"]]), All()))
+        (outcome,) = await world.ask(sums(1), MATH, Panel(Everyone([world.teachers["t"]]), All(MATH)))
     assert not isinstance(outcome, RejectedRow)
     assert [row.id for row in outcome] == ["r0"]
     assert "prompt_id" not in outcome[0].meta
@@ -129,9 +140,9 @@ async def test_a_raised_number_of_samples_asks_for_the_new_ones_alone(tmp_path: 
     rows, drawing = sums(5), Drawing(lambda question: ["1", "2", "3", "4", "5"])
     async with World(tmp_path, t=drawing) as world:
         teacher = world.teachers["t"]
-        first = await world.ask(rows, MATH, Panel(Everyone([teacher]), All(), samples=2))
+        first = await world.ask(rows, MATH, Panel(Everyone([teacher]), All(MATH), samples=2))
         assert world.requests() == {"t": 10}
-        more = await world.ask(rows, MATH, Panel(Everyone([teacher]), All(), samples=5))
+        more = await world.ask(rows, MATH, Panel(Everyone([teacher]), All(MATH), samples=5))
         assert world.requests() == {"t": 25}
         assert world.meters["t"].usage.requests == 25  # what the journal answered is counted once
     for fewer, many in zip(first, more, strict=True):
@@ -232,10 +243,10 @@ async def test_a_route_follows_a_field_and_the_rest_goes_where_nobody_else_is_na
     ]
     async with World(tmp_path, x=lambda m: "from x", seven=lambda m: "from 7", rest=lambda m: "rest") as world:
         table = {"x": world.teachers["x"], "7": world.teachers["seven"]}
-        found = await world.ask(rows, MATH, Panel(Route("meta.topic", table, world.teachers["rest"]), All()))
+        found = await world.ask(rows, MATH, Panel(Route("meta.topic", table, world.teachers["rest"]), All(MATH)))
         assert [said(outcome) for outcome in found] == [["from x"], ["from 7"], ["rest"], ["rest"]]
         with pytest.raises(JobFailedError, match="no teacher takes this row"):
-            await world.ask(rows[2:3], MATH, Panel(Route("meta.topic", table), All()))
+            await world.ask(rows[2:3], MATH, Panel(Route("meta.topic", table), All(MATH)))
     assert route_of(MATH.row({"question": "1?", "meta": {"source": {"kind": True}}}), "meta.source.kind") == "true"
 
 

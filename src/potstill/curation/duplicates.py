@@ -24,7 +24,9 @@ def asked_again(row: Row, other: Row, task: Task) -> bool:
     """Whether both are answers to one row of the user's, and not the same answer."""
     if row.meta.get("prompt_id") is None or row.meta["prompt_id"] != other.meta.get("prompt_id"):
         return False
-    return [words_of(text) for text in _targets(row, task)] != [words_of(text) for text in _targets(other, task)]
+    if [words_of(text) for text in _targets(row, task)] != [words_of(text) for text in _targets(other, task)]:
+        return True
+    return bool(row.meta.get("rationale") != other.meta.get("rationale"))
 
 
 def _targets(row: Row, task: Task) -> list[str]:

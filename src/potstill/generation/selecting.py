@@ -27,18 +27,23 @@ class Selection(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class All:
-    """Every answer that differs from those before it, as a row of its own.
+    """Every answer of which the student would learn something else than of those before it, as a row of its own.
 
-    The rows are called ID, ID#2, ID#3 and so on, by the number of the answer; `prompt_id` in their meta is ID for all, so that
-    they are not taken for copies of one another.
+    With `reasoned`, answers that say the same differ by their reasoning, because the student learns that too. The rows are
+    called ID, ID#2, ID#3 and so on, by the number of the answer; `prompt_id` in their meta is ID for all, so that they are not
+    taken for copies of one another.
     """
+
+    task: Task
+    reasoned: bool = False
 
     async def choose(self, row: Row, candidates: Sequence[Candidate], *, asked: int) -> Sequence[Row]:
         if asked == 1:
             return [answered_row(row, candidates[0])]
-        kept: dict[tuple[str, ...], Row] = {}
+        kept: dict[tuple[str | None, ...], Row] = {}
         for candidate in candidates:
-            said = tuple(text.strip() for text in candidate.texts)
+            targets = (self.task.target(text, row) for text in candidate.texts)
+            said = (*(" ".join(text.lower().split()) for text in targets), candidate.rationale if self.reasoned else None)
             number = candidate.sample + 1
             own = row if number == 1 else replace(row, id=f"{row.id}#{number}")
             kept.setdefault(said, answered_row(own, candidate, prompt_id=row.id, sample=candidate.sample))

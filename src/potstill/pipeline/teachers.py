@@ -44,7 +44,8 @@ def panel_of(
 ) -> Panel:
     """Who is asked, and what is kept. verify: whether answers that contradict the gold answer have no vote."""
     how = selection_of(generation)
-    selection = Best(task, judge) if how == "best" else Vote(task, verify) if how == "vote" else All()
+    every = All(task, reasoned=generation.rationale != "discard")
+    selection = Best(task, judge) if how == "best" else Vote(task, verify) if how == "vote" else every
     return Panel(assignment_of(specs, teachers, generation), selection, generation.samples)
 
 
