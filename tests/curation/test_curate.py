@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from potstill.curation import MIN_KEPT_ROWS, Curated, curate
+from planted import SPEC, Planter
+from potstill.curation import MIN_KEPT_ROWS, Curated, Curation, curate
 from potstill.errors import JobFailedError
 from potstill.pipeline.curate import Curate
 from potstill.pipeline.events import EventLog
@@ -18,6 +19,7 @@ from potstill.pipeline.stage import Context
 from potstill.rows import Message, Row, read_jsonl, read_rows, write_rows
 from potstill.spec import CurationSpec, parse_job
 from potstill.tasks import Task, get_task
+from potstill.tasks.reading import read_rows_of
 
 Make = Callable[..., Row]
 
@@ -54,6 +56,20 @@ def test_each_rejected_row_has_the_first_rule_that_rejects_it(generated: Make, p
     assert all(rejection.reason and rejection.split == "train" for rejection in result.rejected)
     assert result.counts["refused"] == 2
     assert sum(result.counts.values()) == len(result.rejected)
+
+
+def test_planted_faults_are_found_by_their_rule_and_other_rows_are_kept(data_dir: Path) -> None:
+    task = get_task("math")
+    files = (data_dir / "math" / f"gsm8k.{split}.jsonl" for split in ("train", "validation"))
+    train, validation = (read_rows_of(file, task, on_bad_row="fail").rows for file in files)
+    made = Planter(train, validation).rows(2000)
+    curation = Curation(SPEC, task, made.held_out)
+    curation.judge(made.rows)
+    rejected = {made.rows[index].id: verdict.rule for index, verdict in curation.rejected}
+    thinned = [id for id, rule in rejected.items() if rule == "unbalanced"]
+    assert {id: rule for id, rule in rejected.items() if id not in thinned} == made.faults
+    assert len(thinned) == made.too_many
+    assert curation.noticed["shares_8_words"] >= made.resembling
 
 
 def test_a_rejected_row_is_written_whole_with_its_rule_and_reason(generated: Make) -> None:

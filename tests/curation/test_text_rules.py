@@ -19,6 +19,7 @@ ENGLISH = "The parcel left our warehouse on Monday and should reach you before t
 GERMAN = "Das Paket hat unser Lager am Montag verlassen und sollte noch vor dem Ende der Woche bei Ihnen ankommen."
 FRENCH = "Le colis a quitté notre entrepôt lundi et devrait arriver chez vous avant la fin de la semaine."
 JAPANESE = "荷物は月曜日に当社の倉庫を出発し、週末までにはお手元に届く予定です。もうしばらくお待ちください。"
+LONG = " ".join(f"Shelf {n} has {n * 3} books, {n * n} of which are lent to readers from town {n + 7}." for n in range(9))
 ASKED = "Can you please tell me when the parcel that I ordered last week is going to arrive at my house?"
 
 
@@ -30,6 +31,10 @@ ASKED = "Can you please tell me when the parcel that I ordered last week is goin
         ("Step one:\nDone.\n" + "Check the box.\n" * 4, "4 of its 6 lines are 'Check the box.'"),
         ("また明日。" * 60, "repeats itself"),
         ("ab" * 300, "repeats itself"),
+        (f"{LONG} {'so ' * 40}", "'so so so so' 3"),
+        (f"{LONG} {'and then we go back ' * 8}to the start", "repeated"),
+        (f"{LONG} {'17+4=21,' * 40} or so.", "repeats itself"),
+        (f"Seventeen and four: {'17+4=21,' * 40}", "repeats itself"),
     ],
 )
 def test_an_answer_in_circles_is_rejected(text: Task, generated: Make, answer: str, reason: str) -> None:
@@ -48,6 +53,9 @@ def test_an_answer_in_circles_is_rejected(text: Task, generated: Make, answer: s
         "\n".join(f"| item {n} | {n * 7} | in stock |" for n in range(12)),
         "\n".join(f"{n}. Open the drawer number {n} and take out the folder that lies in it." for n in range(4)),
         JAPANESE * 3,
+        f"{LONG} Hip, hip, hooray! Hip, hip, hooray! Hip, hip, hooray! Hip, hip, hooray!",
+        f"{LONG}\n{'-' * 300}\nThe end.",
+        f"{LONG} https://example.org/{'-'.join(f'part{n}' for n in range(40))}",
     ],
 )
 def test_lists_sums_and_refrains_are_no_circles(text: Task, generated: Make, answer: str) -> None:
@@ -95,6 +103,13 @@ def test_a_language_that_is_wanted_is_kept(
 def test_rows_that_are_about_another_language_are_kept(text: Task, generated: Make, said: Said) -> None:
     rows = [generated(f"{ASKED} {n}", GERMAN if n % 2 else ENGLISH) for n in range(20)]
     assert said(ForeignLanguage(text, None), rows, text) == [None] * 20
+
+
+def test_some_of_many_rows_in_another_language_are_rejected(text: Task, generated: Make, said: Said) -> None:
+    answer = "You can tell by the page of the parcel when it is going to arrive at the house that you named last week."
+    rows = [generated(f"{ASKED} {n}", GERMAN if n % 25 == 0 else answer) for n in range(200)]
+    reasons = said(ForeignLanguage(text, None), rows, text)
+    assert [number for number, reason in enumerate(reasons) if reason is not None] == list(range(0, 200, 25))
 
 
 def test_the_job_names_the_languages(text: Task, generated: Make, said: Said) -> None:

@@ -2,7 +2,7 @@
 
 What goes in: generated rows of a split, and the held-out rows. What comes out: the kept rows, the teacher's turns in the form
 that the student shall write, and every rejected row with the first rule that rejected it and the reason. What it costs: no
-request, unless the job names an embedding model; two passes over the rows, the first of which judges them and the second of
+request; two passes over the rows, the first of which judges them and the second of
 which writes them (`Curation`), and about 300 bytes a row in between. Rates are in `benchmarks/curation.py`.
 """
 

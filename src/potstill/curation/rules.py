@@ -1,7 +1,7 @@
 """The rules that keep or reject an answered row by itself: one small class each, with a name and a reason in words.
 
 Rules on what an answer says and how are in `text_rules.py` and `personal_data.py`; rules that compare rows with each other in
-`overlap.py`, `duplicates.py`, `semantic.py` and `spread.py`.
+`overlap.py`, `duplicates.py` and `spread.py`.
 """
 
 from __future__ import annotations

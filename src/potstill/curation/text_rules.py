@@ -21,8 +21,8 @@ class Repetitive:
 
     It does where most of its word 4-grams stand in it before (Rae et al. 2021, arXiv:2112.11446, appendix A, count repeated
     n-grams so; loops of a model go far beyond what they allow), where the same words come three more times in a row and are 24
-    or more, where most of its lines are one and the same, or, of long texts without spaces, where they shrink to almost nothing
-    when packed.
+    or more, where most of its lines are one and the same, or, of long texts and words without spaces, where they shrink to
+    almost nothing when packed.
     """
 
     name = "repetitive"
@@ -53,11 +53,12 @@ class Repetitive:
         line, times = Counter(lines).most_common(1)[0] if lines else ("", 0)
         if times >= self.LINES and times > len(lines) / 2:
             return f"{times} of its {len(lines)} lines are {preview(line)}"
-        if len(words) < self.WORDS and len(text) >= self.PACKED_CHARACTERS:
-            raw = text.encode(errors="surrogatepass")
-            share = len(zlib.compress(raw, 1)) / len(raw)
-            if share < self.PACKED_SHARE:
-                return f"it repeats itself: packed it has {share:.0%} of its size"
+        for unbroken in (max(words, key=len, default=""), text if len(words) < self.WORDS else ""):
+            if len(unbroken) >= self.PACKED_CHARACTERS and any(map(str.isalnum, unbroken)):  # "-----" is a line that is drawn
+                raw = unbroken.encode(errors="surrogatepass")
+                share = len(zlib.compress(raw, 1)) / len(raw)
+                if share < self.PACKED_SHARE:
+                    return f"it repeats itself: packed it has {share:.0%} of its size"
         return None
 
 

@@ -1,8 +1,8 @@
 """Stage 3, curate: keep what is worth learning from.
 
 In: generated/ and the held-out rows. Out: curated/{train,validation}.jsonl and curated/rejected.jsonl with the rule and the
-reason for each row. No model is asked, unless the job names one for embeddings. Rows are read twice, suspects and rejected ones
-once more, and none is kept in memory but the held-out ones.
+reason for each row. No model is asked. Rows are read twice, suspects and rejected ones once more, and none is kept in memory
+but the held-out ones.
 """
 
 from __future__ import annotations
