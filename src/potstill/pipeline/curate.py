@@ -28,7 +28,7 @@ class Curate:
     """Applies the rules of `potstill.curation`."""
 
     name = "curate"
-    version = 2
+    version = 3
 
     def inputs(self, context: Context) -> Mapping[str, Any]:
         return {
