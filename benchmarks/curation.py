@@ -112,7 +112,8 @@ def show_planted(figures: Figures) -> bool:
     print(f"planted: {figures['rows']} rows, {figures['good']} of them good")
     for fault, each in figures["faults"].items():
         print(f"  {fault:<17} found {each['found']} of {each['planted']}")
-    print(*(f"    missed: {number} {what}" for what, number in figures["missed"].items()), sep="\n")
+    for what, number in figures["missed"].items():
+        print(f"    missed: {number} {what}")
     share = len(figures["false"]) / figures["good"]
     print(f"  good rows rejected: {len(figures['false'])} ({share:.3%})", *figures["false"][:5], sep="\n    ")
     found = all(each["found"] >= LEAST_FOUND * each["planted"] for each in figures["faults"].values())

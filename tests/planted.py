@@ -109,10 +109,10 @@ class Planter:
             self.held_out, faults, kinds, too_many=each, resembling=each,
         )
 
-    def good(self) -> Row:
-        """A row without a fault."""
+    def good(self, least: int = 2) -> Row:
+        """A row without a fault, whose question has so many sentences at least beside the last."""
         self._made += 1
-        statements = self.draw.sample(self._statements, self.draw.randint(2, 4))
+        statements = self.draw.sample(self._statements, self.draw.randint(least, 4))
         question = self._renumbered(" ".join([*statements, self.draw.choice(self._questions)]))
         lines = self._renumbered("\n".join(self.draw.sample(self._lines, self.draw.randint(2, 5))))
         number = self.draw.randint(2, 999)
@@ -216,7 +216,8 @@ class Planter:
         return "".join(self.draw.choices(alphabet, k=count))
 
     def _foreign(self, row: Row, number: int) -> tuple[Row, str]:
-        text = FOREIGN[number % len(FOREIGN)]
+        """An answer in another language than its question, which is long enough for its language to be told."""
+        row, text = self.good(least=4), FOREIGN[number % len(FOREIGN)]
         return answered(row, text.format(self.draw.randint(2, 99))), text[:20]
 
     def _long_or_short(self, row: Row, number: int) -> tuple[Row, str]:

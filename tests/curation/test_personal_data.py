@@ -31,6 +31,7 @@ Make = Callable[..., Row]
         ("ip_address", "2001:4860:4860::8888"),
         ("secret", "sk-proj-abcdefghijklmnopqrst1234"),
         ("secret", "AKIAIOSFODNN7EXAMPLE"),
+        ("secret", "AKIAIOSFODNNQEXAMPLE"),
         ("secret", "ghp_0123456789abcdefghijABCDEFGHIJ012345"),
         ("secret", "api_key = 'f3c9a1b27e5d4680aa17"),
     ],

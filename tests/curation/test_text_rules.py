@@ -35,6 +35,7 @@ ASKED = "Can you please tell me when the parcel that I ordered last week is goin
         (f"{LONG} {'and then we go back ' * 8}to the start", "repeated"),
         (f"{LONG} {'17+4=21,' * 40} or so.", "repeats itself"),
         (f"Seventeen and four: {'17+4=21,' * 40}", "repeats itself"),
+        (f"{LONG} {'Heread17/47=<<47/60=66>>16' * 9}", "repeats itself"),
     ],
 )
 def test_an_answer_in_circles_is_rejected(text: Task, generated: Make, answer: str, reason: str) -> None:

@@ -68,7 +68,7 @@ def findings_in(text: str) -> list[Finding]:
 def _candidates(text: str) -> Iterator[Finding]:
     if "@" in text:
         yield from _matches("email", _EMAIL, text)
-    if "PRIVATE KEY" in text or any(len(word) >= _LONG_WORD and any(map(str.isdigit, word)) for word in text.split()):
+    if "PRIVATE KEY" in text or any(len(word) >= _LONG_WORD and _can_be_secret(word) for word in text.split()):
         yield from _matches("secret", _SECRET, text)
         yield from _matches("identity_number", _CODICE_FISCALE, text, _valid("it.codicefiscale"))
     if _DOTTED.search(text) or _COLONS.search(text):
@@ -79,6 +79,10 @@ def _candidates(text: str) -> Iterator[Finding]:
             yield from _matches("identity_number", pattern, text, _valid(module))
         yield from _matches("card", _CARD, text, _is_card)
         yield from _matches("phone", _PHONE, text, _is_phone)
+
+
+def _can_be_secret(word: str) -> bool:
+    return not word.islower() or any(map(str.isdigit, word))
 
 
 def _matches(kind: str, pattern: re.Pattern[str], text: str, holds: Callable[[str], bool] = bool) -> Iterator[Finding]:

@@ -28,7 +28,7 @@ class Repetitive:
     name = "repetitive"
     WORDS, SHARE = 24, 0.5  # of an answer that is judged; of its 4-grams that are repeated
     LINES = 4
-    PACKED_CHARACTERS, PACKED_SHARE = 200, 0.12
+    PACKED_CHARACTERS, PACKED_SHARE = 200, 0.2
 
     def __init__(self, task: Task) -> None:
         self._task = task
