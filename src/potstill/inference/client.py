@@ -17,6 +17,7 @@ from typing import Any
 from potstill.errors import EndpointError
 from potstill.inference import retry
 from potstill.inference.budget import Account, Bill
+from potstill.inference.garbage import collected_rarely
 from potstill.inference.journal import Journal
 from potstill.inference.protocol import Engine, MalformedReplyError, Reply, Request, Sampling, TransportError
 from potstill.inference.rate import RateController, shared_controller
@@ -280,8 +281,9 @@ def _rate(engine: Engine, concurrency: int | None) -> RateController:
 async def run_all(work: Iterable[Coroutine[Any, Any, None]]) -> None:
     """Run all at once; the first error ends the others and is raised as itself, not as a group."""
     try:
-        async with asyncio.TaskGroup() as group:
-            for one in work:
-                group.create_task(one)
+        with collected_rarely():
+            async with asyncio.TaskGroup() as group:
+                for one in work:
+                    group.create_task(one)
     except BaseExceptionGroup as errors:
         raise errors.exceptions[0] from None
