@@ -14,7 +14,7 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import Discriminator, Field, Tag, ValidationError, ValidationInfo, field_validator, model_validator
 
-from potstill.spec_curation import BalanceSpec, CurationSpec
+from potstill.spec_curation import BalanceSpec, CurationSpec, SemanticSpec
 from potstill.spec_models import (
     AdapterSpec,
     JudgeSpec,
@@ -35,8 +35,9 @@ from potstill.yaml_files import line_of, read_mapping
 
 __all__ = [
     "EXAMPLES", "AdapterSpec", "BalanceSpec", "CurationSpec", "DataSpec", "EvaluationSpec", "ExportSpec", "GenerationSpec",
-    "JobSpec", "JudgeSpec", "ModelSpec", "PromptsSpec", "Section", "ShrinkSpec", "StudentSpec", "TaskName", "TeacherSpec",
-    "TrainingSpec", "check_address", "dump_job", "load_job", "parse_job", "read_job_mapping", "with_absolute_paths",
+    "JobSpec", "JudgeSpec", "ModelSpec", "PromptsSpec", "Section", "SemanticSpec", "ShrinkSpec", "StudentSpec", "TaskName",
+    "TeacherSpec", "TrainingSpec", "check_address", "dump_job", "load_job", "parse_job", "read_job_mapping",
+    "with_absolute_paths",
 ]
 
 TaskName = Literal["nli", "conversation", "qa", "math", "summarization", "classification", "text"]
@@ -325,6 +326,9 @@ def with_absolute_paths(job: JobSpec, folder: Path) -> JobSpec:
             "student": with_absolute_path(job.student, folder),
             "evaluation": job.evaluation.model_copy(
                 update={"judge": job.evaluation.judge and with_absolute_path(job.evaluation.judge, folder)}
+            ),
+            "curation": job.curation.model_copy(
+                update={"semantic": job.curation.semantic and with_absolute_path(job.curation.semantic, folder)}
             ),
         }
     )

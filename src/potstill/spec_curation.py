@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
-from potstill.spec_models import Section
+from potstill.spec_models import ModelSpec, Section
 
 Unit = Annotated[float, Field(ge=0.0, le=1.0)]
 
@@ -29,12 +29,27 @@ class BalanceSpec(Section):
     """No group keeps more than this many times the rows of the smallest group that has at least 8."""
 
 
+class SemanticSpec(ModelSpec):
+    """The embedding model that tells which rows mean the same: a hub id, a folder, or an endpoint with /embeddings."""
+
+    threshold: Annotated[float, Field(gt=0.0, le=1.0)] = 0.95
+    """Rows whose embeddings have a cosine similarity of at least this mean the same."""
+
+    @model_validator(mode="after")
+    def _can_embed(self) -> SemanticSpec:
+        if self.engine is not None or self.batch:
+            raise ValueError("an embedding model answers at an OpenAI-style endpoint or runs here: no 'engine', no 'batch'")
+        if self.path is not None and self.path.endswith(".gguf"):
+            raise ValueError("an embedding model is a folder in the hub's layout, a hub id or an endpoint")
+        return self
+
+
 class CurationSpec(Section):
     """Which answers are kept."""
 
     deduplicate: Literal["near", "exact", "none"] = "near"
     """Which rows that ask the same are dropped: those that are nearly alike, those that are equal, or none."""
-    semantic: None = None
+    semantic: SemanticSpec | None = None
     """The embedding model by which rows that mean the same are dropped too; null: none is asked."""
     balance: BalanceSpec | None = None
     """How rows of frequent groups are thinned out: label, the name of a field, or a mapping; null: not at all."""
@@ -61,6 +76,11 @@ class CurationSpec(Section):
     @classmethod
     def _a_name_is_a_field(cls, value: Any) -> Any:
         return {"by": value} if isinstance(value, str) else value
+
+    @field_validator("semantic", mode="before")
+    @classmethod
+    def _a_name_is_a_model(cls, value: Any) -> Any:
+        return {"model": value} if isinstance(value, str) else value
 
     @field_validator("language")
     @classmethod

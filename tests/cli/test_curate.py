@@ -13,8 +13,16 @@ import pytest
 import yaml
 
 from cli.conftest import Cli, assert_told
-from loopback import LoopbackEndpoint, Messages, serve_in_thread
+from embeddings_endpoint import EmbeddingEndpoint
+from loopback import Messages, serve_in_thread
 from pipeline.jobs import events, gold_answer, run_cli, topic_rows, write_job, write_rows_file
+from potstill.pipeline.curate import Curate
+from potstill.pipeline.events import EventLog
+from potstill.pipeline.explain import explain_row
+from potstill.pipeline.folder import RunFolder
+from potstill.pipeline.progress import Silent
+from potstill.pipeline.stage import Context
+from potstill.spec import CurationSpec, load_job
 
 ROWS = [{**row, "id": f"row-{number}"} for number, row in enumerate(topic_rows(56))]
 TWICE = {**ROWS[3], "id": "again", "text": ROWS[3]["text"].upper()}
@@ -36,7 +44,7 @@ class Answered:
 
     job: Path
     runs: Path
-    server: LoopbackEndpoint
+    server: EmbeddingEndpoint
 
     @property
     def folder(self) -> Path:
@@ -48,7 +56,7 @@ def answered(tiny_student: Path, tmp_path_factory: pytest.TempPathFactory) -> It
     folder = tmp_path_factory.mktemp("curate")
     data = write_rows_file(folder / "rows.jsonl", [*ROWS, TWICE])
     held_out = [str(write_rows_file(folder / f"{n}.jsonl", HELD_OUT[8 * n : 8 * n + 8])) for n in range(2)]
-    with serve_in_thread(teacher) as server:
+    with serve_in_thread(teacher, EmbeddingEndpoint) as server:
         job = write_job(folder / "job.yaml", server.base_url, tiny_student, data, curation={"verify": "none"})
         splits = {"train": str(data), "validation": held_out[0], "test": held_out[1]}
         job.write_text(yaml.safe_dump({**yaml.safe_load(job.read_text()), "data": splits}))
@@ -132,3 +140,29 @@ def test_an_id_that_means_no_row_or_several_is_told(run: Answered, cli: Cli) -> 
     assert done.code == 0, "the whole id counts before the beginning of row-10"
     done = cli("curate", str(run.folder), "--explain", "row-")
     assert_told(done, "several rows", "where: --explain", "found: row-", "expected: more of the id", code=2)
+
+
+def test_rows_that_mean_the_same_are_told_by_an_embedding_model(run: Answered, cli: Cli) -> None:
+    """The words of the copy stand in another order, which no rule on words sees and this embedding model does not mind."""
+    path = run.folder / "generated" / "train.jsonl"
+    lines = [orjson.loads(line) for line in path.read_bytes().splitlines()]
+    words = lines[0]["messages"][-2]["content"].split()
+    copy = {**lines[0], "id": "turned", "messages": [
+        *lines[0]["messages"][:-2], {"role": "user", "content": " ".join(reversed(words))}, lines[0]["messages"][-1],
+    ]}
+    path.write_bytes(b"".join(orjson.dumps(line) + b"\n" for line in [*lines, copy]))
+    spec, folder = load_job(run.folder / "job.yaml"), RunFolder(run.folder)
+    semantic = {"model": "embedder", "endpoint": run.server.base_url}
+    curation = CurationSpec.model_validate({"verify": "none", "semantic": semantic})
+    spec = spec.model_copy(update={"curation": curation})
+    told = explain_row(spec, folder, "turned")
+    assert told.verdict is not None
+    assert (told.verdict.rule, told.verdict.reason) == (
+        "semantic_duplicate", f"means the same as row {lines[0]['id']} (similarity 1.00)"
+    )
+    asked = len(run.server.embedded)
+    assert asked > len(ROWS) / 2
+    context = Context(spec, folder, EventLog(folder.events), Silent())
+    assert Curate().run(context, "fingerprint")["rejected"]["semantic_duplicate"] == 1
+    assert Curate().inputs(context)["semantic"][0]["endpoint"].startswith(run.server.base_url)
+    assert len(set(run.server.embedded[asked:]) & set(run.server.embedded[:asked])) == 0, "the journal has them"

@@ -69,6 +69,8 @@ def test_wrong_models_and_settings_are_named(rows: Path, teacher: Teacher, tiny_
         generate_teacher_responses(load_model(teacher.spec), data, tempreature=0.1)
     with pytest.raises(InputError, match="learning_rate"):
         fine_tune_student(load_model(tiny_student), data, data, learning_rate=-1)
+    with pytest.raises(InputError, match="in jobs only"):
+        generate_teacher_responses(load_model(teacher.spec), data, curation={"semantic": "org/embedder"})
     assert teacher.asked == []
 
 

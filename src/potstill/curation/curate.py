@@ -21,6 +21,7 @@ from potstill.curation.duplicates import ExactDuplicate, NearDuplicate
 from potstill.curation.overlap import Contaminated
 from potstill.curation.personal_data import PersonalData
 from potstill.curation.rules import ContradictsGold, CorpusRule, LowScore, Refused, Rule, Truncated, Unparsable
+from potstill.curation.semantic import Embed, SemanticDuplicate
 from potstill.curation.source import RowSource
 from potstill.curation.spread import LengthOutlier, Unbalanced
 from potstill.curation.text_rules import ForeignLanguage, Repetitive
@@ -80,7 +81,9 @@ def row_rules(spec: CurationSpec, task: Task) -> list[Rule]:
     return [*rules, PersonalData(spec.personal_data)]
 
 
-def corpus_rules(spec: CurationSpec, task: Task, held_out: Sequence[Row]) -> list[CorpusRule]:
+def corpus_rules(
+    spec: CurationSpec, task: Task, held_out: Sequence[Row], embed: Embed | None = None
+) -> list[CorpusRule]:
     """The rules of a job that look at all rows, in the order in which they are asked, after the others."""
     rules: list[CorpusRule] = []
     if spec.language != "any":
@@ -94,6 +97,8 @@ def corpus_rules(spec: CurationSpec, task: Task, held_out: Sequence[Row]) -> lis
         rules.append(ExactDuplicate(task))
     if spec.deduplicate == "near":
         rules.append(NearDuplicate(task))
+    if spec.semantic is not None and embed is not None:
+        rules.append(SemanticDuplicate(task, embed, spec.semantic.threshold))
     return rules
 
 
@@ -102,7 +107,7 @@ def rule_names() -> list[str]:
     spec = CurationSpec(min_agreement=0, min_judge_score=0)
     task = get_task("text")
     alone = [rule.name for rule in row_rules(spec, task)]
-    return [*alone, *(rule.name for rule in corpus_rules(spec, task, [])), Unbalanced.name]
+    return [*alone, *(rule.name for rule in corpus_rules(spec, task, [])), SemanticDuplicate.name, Unbalanced.name]
 
 
 class Curation:
@@ -111,12 +116,16 @@ class Curation:
     Args:
         task: The task as all rows make it (`Task.with_rows`).
         held_out: Prepared rows that must not be learned from: validation and test for train, test for validation.
+        embed: The embedding model that `spec.semantic` names; without it rows that mean the same are not looked for.
         watched: The id of a row of which to note what every rule says (`said`).
     """
 
-    def __init__(self, spec: CurationSpec, task: Task, held_out: Sequence[Row], *, watched: str | None = None) -> None:
+    def __init__(
+        self, spec: CurationSpec, task: Task, held_out: Sequence[Row], *, embed: Embed | None = None,
+        watched: str | None = None,
+    ) -> None:
         self._task, self._watched = task, watched
-        self._row_rules, self._corpus_rules = row_rules(spec, task), corpus_rules(spec, task, held_out)
+        self._row_rules, self._corpus_rules = row_rules(spec, task), corpus_rules(spec, task, held_out, embed)
         self._personal_data = next(rule for rule in self._row_rules if isinstance(rule, PersonalData))
         self._balance = Unbalanced(task, spec.balance.by, spec.balance.ratio) if spec.balance else None
         self._resembles = Contaminated(task, held_out, 8) if spec.decontaminate is True else None

@@ -29,6 +29,11 @@ def asked_again(row: Row, other: Row, task: Task) -> bool:
     return bool(row.meta.get("rationale") != other.meta.get("rationale"))
 
 
+def numbers_in(row: Row, task: Task) -> list[str]:
+    """The numbers of a row's prompt, in order, where they tell rows apart; else none."""
+    return _NUMBER.findall("\n".join(prompt_of(row, task))) if task.numbers_tell_apart else []
+
+
 def _targets(row: Row, task: Task) -> list[str]:
     return [task.target(text, row) for text in answers_of(row, task)]
 
@@ -157,9 +162,8 @@ class NearDuplicate:
             self._shapes.move_to_end(index)
             return self._shapes[index]
         row = self._fetch(index)
-        prompt = prompt_of(row, self._task)
-        numbers = _NUMBER.findall("\n".join(prompt)) if self._task.numbers_tell_apart else []
-        shape = self._shapes[index] = _Shape(row, [_shingles(part) for part in prompt], numbers)
+        parts = [_shingles(part) for part in prompt_of(row, self._task)]
+        shape = self._shapes[index] = _Shape(row, parts, numbers_in(row, self._task))
         if len(self._shapes) > self.SHAPES:
             self._shapes.popitem(last=False)
         return shape

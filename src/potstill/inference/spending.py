@@ -139,9 +139,9 @@ def used_tokens(body: bytes) -> tuple[int, int] | None:
     if not isinstance(usage, Mapping):
         return None
     counts = {name: value for name, value in usage.items() if isinstance(value, int) and not isinstance(value, bool)}
-    if "prompt_tokens" in counts and "completion_tokens" in counts:
+    if "prompt_tokens" in counts and ("completion_tokens" in counts or "total_tokens" in counts):  # embeddings write nothing
         read = counts["prompt_tokens"]
-        return read, max(counts["completion_tokens"], counts.get("total_tokens", 0) - read)
+        return read, max(counts.get("completion_tokens", 0), counts.get("total_tokens", 0) - read)
     if "input_tokens" in counts and "output_tokens" in counts:
         cached = counts.get("cache_creation_input_tokens", 0) + counts.get("cache_read_input_tokens", 0)
         return counts["input_tokens"] + cached, counts["output_tokens"]

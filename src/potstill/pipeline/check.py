@@ -11,6 +11,7 @@ from typing import Any
 from potstill.errors import InputError, MachineError, PotstillError
 from potstill.job_draft import JobDraft, draft_job
 from potstill.pipeline.checks.choosing import look_at_choosing
+from potstill.pipeline.checks.curation import look_at_balance, look_at_embeddings, look_at_embeddings_endpoint
 from potstill.pipeline.checks.data import look_at_data, look_at_lengths
 from potstill.pipeline.checks.judge import look_at_judge, look_at_judges_endpoint, look_at_judges_price
 from potstill.pipeline.checks.models import (
@@ -193,12 +194,15 @@ _LOOKS = (
     _look("lengths", _at("student", look_at_lengths), "task data student training", after="data student", exact=True),
     _look("answers", look_at_choosing, "task data teacher generation evaluation", after="data teacher", exact=True),
     _look("rationale", look_at_rationale, "teacher generation", after="teacher"),
+    _look("balance", look_at_balance, "task data curation", after="data", exact=True),
+    _look("embeddings", _at("curation.semantic", look_at_embeddings), "curation"),
     _look("metrics", _look_at_metrics, "task evaluation"),
     _look("budget", look_at_budget, "teacher generation evaluation", after="teacher judge"),
     _look("teacher score", look_at_gold, "task data generation", after="data"),
     _look("hub", look_at_hub, "teacher student", after="teacher student judge", asks=True),
     _look("endpoint", look_at_endpoint, "teacher", after="teacher", asks=True),
     _look("reasoning", look_at_reasoning, "teacher generation", after="endpoint rationale", asks=True),
+    _look("embeddings' endpoint", look_at_embeddings_endpoint, "curation", after="embeddings", asks=True),
     _look("judge's endpoint", look_at_judges_endpoint, "evaluation", after="judge", asks=True),
     _look("price", look_at_price, "task teacher data generation evaluation", after="data teacher", asks=True, exact=True),
     _look("judge's price", look_at_judges_price, "task data generation evaluation", after="data judge", asks=True, exact=True),

@@ -14,9 +14,11 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from potstill.curation import MIN_KEPT_ROWS, Curation, Diversity, Rejection
+from potstill.curation import MIN_KEPT_ROWS, Curation, Diversity, Embed, Rejection
 from potstill.curation.source import RowFile
 from potstill.errors import JobFailedError
+from potstill.inference import model_identity
+from potstill.pipeline.embedding import embedding_model, opened_embedder
 from potstill.pipeline.stage import Context
 from potstill.rows import Row, write_jsonl, write_rows
 
@@ -34,17 +36,18 @@ class Curate:
         return {
             "rows": context.digests(context.folder.rows),
             "generated": context.digests(context.folder.generated),
-            "curation": context.job.curation.model_dump(mode="json"),
+            "curation": context.job.curation.model_dump(mode="json", exclude={"semantic"}),
+            **_embedding(context),
         }
 
     def run(self, context: Context, fingerprint: str) -> Mapping[str, Any]:
         diversity, folder = Diversity(context.task()), context.folder.curated
         kept: dict[str, int] = {}
         judged: dict[str, tuple[RowFile, Curation]] = {}
-        with ExitStack() as files:
+        with opened_embedder(context) as embed, ExitStack() as files:
             for split in HELD_OUT:
                 rows = files.enter_context(closing(RowFile(context.folder.generated / f"{split}.jsonl")))
-                judged[split] = rows, judge(context, split, rows)
+                judged[split] = rows, judge(context, split, rows, embed)
                 measured = diversity if split == "train" else None
                 kept[split] = write_rows(folder / f"{split}.jsonl", _kept(*judged[split], measured))
             rejected_rows = (_rejected(split, *each) for split, each in judged.items())
@@ -72,14 +75,24 @@ class Curate:
         return [context.folder.curated / name for name in ("train.jsonl", "validation.jsonl", "rejected.jsonl")]
 
 
-def judge(context: Context, split: str, rows: RowFile, *, watched: str | None = None) -> Curation:
+def _embedding(context: Context) -> dict[str, Any]:
+    """The embedding model by its content, where the job names one."""
+    spec, model = context.job.curation.semantic, embedding_model(context)
+    return {} if spec is None or model is None else {"semantic": [dict(model_identity(model)), spec.threshold]}
+
+
+def judge(context: Context, split: str, rows: RowFile, embed: Embed | None, *, watched: str | None = None) -> Curation:
     """What the rules of the job say about the generated rows of a split.
+
+    Args:
+        embed: See `opened_embedder`.
+        watched: See `Curation`.
 
     Raises:
         JobCanceledError: the user cancelled the job.
     """
     held_out = [row for other in HELD_OUT[split] for row in context.stream(other)]
-    curation = Curation(context.job.curation, context.task(), held_out, watched=watched)
+    curation = Curation(context.job.curation, context.task(), held_out, embed=embed, watched=watched)
     context.progress.begin(f"curating {split}", None)
     try:
         curation.judge(rows, context.advance)

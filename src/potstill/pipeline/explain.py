@@ -14,6 +14,7 @@ from potstill.curation import Curation, Verdict
 from potstill.curation.source import RowFile
 from potstill.errors import InputError
 from potstill.pipeline.curate import HELD_OUT, judge
+from potstill.pipeline.embedding import opened_embedder
 from potstill.pipeline.events import EventLog
 from potstill.pipeline.folder import RunFolder
 from potstill.pipeline.progress import Silent
@@ -61,8 +62,8 @@ def explain_row(job: JobSpec, folder: RunFolder, wanted: str) -> Explanation:
         if entry["id"] == identity:
             return Explanation(Row.from_dict(entry), split, Verdict(NO_REPLY, entry["reason"]), ())
     context = Context(job, folder, EventLog(folder.events), Silent())
-    with closing(RowFile(folder.generated / f"{split}.jsonl")) as rows:
-        curation = judge(context, split, rows, watched=identity)
+    with opened_embedder(context) as embed, closing(RowFile(folder.generated / f"{split}.jsonl")) as rows:
+        curation = judge(context, split, rows, embed, watched=identity)
         index = next(number for number, row in enumerate(rows) if row.id == identity)
         return _explained(rows[index], split, index, curation)
 

@@ -152,6 +152,9 @@ def generate_teacher_responses(
     model = teacher_model if isinstance(teacher_model, Model) else load_model(teacher_model)
     spec = _checked(GenerationSpec, generation, "generate_teacher_responses")
     rules = _checked(CurationSpec, curation or {}, "generate_teacher_responses(curation=...)")
+    if rules.semantic is not None:
+        raise InputError("rows that mean the same are looked for in jobs only", found="semantic",
+                         where="generate_teacher_responses(curation=...)", expected="curation without 'semantic'")
     report, rows, task = progress or NotebookProgress(), list(training_data.rows), training_data.task
     _check_way(spec, task)
     journal = Path(folder) / "journal" / content_hash(dict(model_identity(model.resolved)))[:16]
