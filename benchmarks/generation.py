@@ -10,10 +10,10 @@ another one:
     faults     5 % of tries are cut, 5xx or broken JSON, 1 % hang for 20 s: every row is answered, none twice
     kill       SIGKILL at 20 random moments of one run, and the output beside an undisturbed run's
 
-A peer is slow, and its rate is what counts: it does a tenth of the rows, 2,048 at least. Peers live in environments of
-their own, which are built under --peers when they are first needed (distilabel and bespokelabs-curator from PyPI, a minute or
-two each). Every finished arm is kept in --results; the same command goes on with the next. The machine should have nothing else
-to do.
+Peers answer the same rows, and everybody's time runs from the call to the last answer in hand, so a start of seconds weighs
+more where --rows is small. Peers live in environments of their own, which are built under --peers when they are first needed
+(distilabel and bespokelabs-curator from PyPI, a minute or two each). Every finished arm is kept in --results; the same command
+goes on with the next. The machine should have nothing else to do.
 
     python benchmarks/generation.py [--arm speed-256] [--rows N] [--results FILE] [--peers FOLDER]
 """
@@ -40,7 +40,6 @@ PARTS = Path(__file__).resolve().parent / "parts"
 PACKAGES = {"distilabel": ("distilabel[openai]", "requests"), "curator": ("bespokelabs-curator",)}
 ROWS = {"speed-256": 20_000, "speed-64": 20_000, "memory": 200_000, "capacity": 20_000, "faults": 5_000, "kill": 5_000}
 LATENCY_S = 0.2
-PEER_SHARE = 10
 CPU_BAR_MS = 0.6
 KILLS = 20
 
@@ -91,24 +90,21 @@ def at_most(what: str, figure: float, bar: float) -> Result:
 
 
 def speed(rows: int, in_flight: int, peers: Path) -> Result:
-    """Requests a second of everybody, one after the other, on one server each: from its first request to its last answer, so
-    that nobody's start counts."""
+    """Rows a second of everybody, one after the other, on one server each."""
     rates: dict[str, float] = {}
     said = []
     names = ("aiohttp", "potstill", "distilabel", "curator") if in_flight == 256 else ("aiohttp", "potstill")
     cpu_ms = 0.0
     for name in names:
-        own = min(rows, max(8 * in_flight, rows // PEER_SHARE)) if name in PACKAGES else rows
         python = peer_python(name, peers) if name in PACKAGES else Path(sys.executable)
         with server("--latency", LATENCY_S) as url, folder() as place:
-            told = ask(name, url, own, in_flight, place, python)
-            span_s = json.loads(urlopen(stats_url(url)).read())["span_s"]
-        if told["answered"] != own:
-            raise SystemExit(f"{name} answered {told['answered']} of {own} rows")
-        rates[name] = own / span_s
-        each_ms = 1000 * told["cpu_seconds"] / own
+            told = ask(name, url, rows, in_flight, place, python)
+        if told["answered"] != rows:
+            raise SystemExit(f"{name} answered {told['answered']} of {rows} rows")
+        rates[name] = rows / told["seconds"]
+        each_ms = 1000 * told["cpu_seconds"] / rows
         cpu_ms = each_ms if name == "potstill" else cpu_ms
-        said.append(f"{name:<11}{rates[name]:8.1f} requests/s  {each_ms:6.3f} ms CPU of its main process each  ({own} rows)")
+        said.append(f"{name:<11}{rates[name]:8.1f} rows/s  {each_ms:6.3f} ms CPU of its main process each")
     ours, ideal = rates["potstill"], in_flight / LATENCY_S
     if in_flight == 256:
         bars = [

@@ -36,7 +36,6 @@ class State:
         self.open = self.most_open = self.answered = self.refused = 0
         self.settled = self.settled_refused = 0  # requests and refusals later than ten seconds after the first
         self.first_at: float | None = None
-        self.last_at = 0.0  # of an answer
         self.log = array("q")
         self.tries: Counter[int] = Counter()
 
@@ -44,7 +43,7 @@ class State:
         return {
             "requests": len(self.log), "rows": len(self.tries), "open": self.open, "most_open": self.most_open,
             "answered": self.answered, "refused": self.refused, "settled": self.settled,
-            "settled_refused": self.settled_refused, "span_s": self.last_at - (self.first_at or self.last_at),
+            "settled_refused": self.settled_refused,
         }
 
 
@@ -117,7 +116,6 @@ class Connection(asyncio.Protocol):
             self.close()
         else:
             self.state.answered += 1
-            self.state.last_at = time.monotonic()
             self.send(200, completion(row))
 
     def break_off(self) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -125,6 +126,7 @@ def distilabel(options: dict[str, Any]) -> dict[str, Any]:
 
 def curator(options: dict[str, Any]) -> dict[str, Any]:
     """One LLM over all prompts. Its count of tokens would download a vocabulary, which may be out of reach: words count."""
+    os.environ["TELEMETRY_ENABLED"] = "false"
     import tiktoken
 
     class Words:
