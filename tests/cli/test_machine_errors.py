@@ -106,7 +106,7 @@ def test_an_endpoint_without_tls_asked_by_it(cli: Cli, work: Path, tiny_student:
 def test_a_teacher_that_refuses_every_row(cli: Cli, work: Path, tiny_student: Path) -> None:
     with serve_in_thread(lambda messages: "", fault=lambda messages, attempt: status(400, "no temperature")) as server:
         done = cli("run", str(job_at(work, server.base_url, tiny_student)))
-    assert_told(done, "answered none of the rows", "no temperature")
+    assert_told(done, "0 of the first 16 answers", "no temperature")
 
 
 # The hub

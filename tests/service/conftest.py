@@ -24,6 +24,12 @@ from service import postgres
 ROWS = topic_rows(40)
 
 
+def wrong_answer(messages: Messages) -> str:
+    """A label, but not the row's: of the right form, so the first answers pass, and rejected when it is compared with gold."""
+    gold = gold_answer(ROWS)(messages)
+    return next(label for label in sorted({str(row["label"]) for row in ROWS}) if label != gold)
+
+
 @pytest.fixture(scope="session")
 def postgres_server() -> Iterator[str]:
     programs = postgres.programs()

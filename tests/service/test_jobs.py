@@ -16,7 +16,7 @@ from potstill.errors import InputError, JobFailedError
 from potstill.pipeline.folder import RunFolder
 from potstill.service.client import MLClient
 from potstill.service.settings import load_settings
-from service.conftest import ROWS, JobMaker, Teacher, has_event, kill_all, processes_of, wait_until
+from service.conftest import ROWS, JobMaker, Teacher, has_event, kill_all, processes_of, wait_until, wrong_answer
 
 # What a job does in training does not depend on where it is recorded; the other tests run on both databases.
 ON_SQLITE = pytest.mark.parametrize("settings", ["sqlite"], indirect=True)
@@ -62,7 +62,7 @@ def test_wrong_input_is_told_at_once_and_leaves_nothing(client: MLClient, make_j
 
 
 def test_names_that_nobody_has(client: MLClient, teacher: Teacher, make_job: JobMaker) -> None:
-    teacher.answer = lambda messages: "I'm sorry, but I can't help with that."
+    teacher.answer = wrong_answer
     client.jobs.create_or_update(make_job("support"))
     for ask in (client.jobs.get, client.jobs.cancel, client.jobs.archive, client.jobs.stream):
         with pytest.raises(InputError, match="no job is called 'suport'") as error:
@@ -74,7 +74,7 @@ def test_names_that_nobody_has(client: MLClient, teacher: Teacher, make_job: Job
 
 
 def test_archived_jobs_are_not_listed(client: MLClient, teacher: Teacher, make_job: JobMaker) -> None:
-    teacher.answer = lambda messages: "I'm sorry, but I can't help with that."
+    teacher.answer = wrong_answer
     client.jobs.create_or_update(make_job("support"))
     wait_until(lambda: client.jobs.get("support").ended)
     client.jobs.archive("support")
@@ -86,7 +86,7 @@ def test_archived_jobs_are_not_listed(client: MLClient, teacher: Teacher, make_j
 
 @ON_SQLITE
 def test_a_failed_job_says_why_and_goes_on(client: MLClient, teacher: Teacher, make_job: JobMaker) -> None:
-    teacher.answer = lambda messages: "I'm sorry, but I can't help with that."
+    teacher.answer = wrong_answer
     client.jobs.create_or_update(make_job("support"))
     wait_until(lambda: client.jobs.get("support").ended)
     failed = client.jobs.get("support")

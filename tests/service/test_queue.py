@@ -14,15 +14,14 @@ from pathlib import Path
 
 import pytest
 
+from loopback import Messages
 from potstill.errors import JobFailedError
 from potstill.pipeline.events import EventLog
 from potstill.pipeline.folder import RunFolder
 from potstill.service import queue
 from potstill.service.client import MLClient
 from potstill.service.settings import load_settings
-from service.conftest import ROWS, JobMaker, Teacher, has_event, kill_all, processes_of, wait_until
-
-REFUSAL = "I'm sorry, but I can't help with that."
+from service.conftest import ROWS, JobMaker, Teacher, has_event, kill_all, processes_of, wait_until, wrong_answer
 
 
 def follow(client: MLClient, name: str) -> Future[list[str]]:
@@ -39,8 +38,8 @@ def follow(client: MLClient, name: str) -> Future[list[str]]:
 
 @pytest.fixture
 def refusing(teacher: Teacher) -> Teacher:
-    """A teacher whose answers are all rejected, so that a job ends, as failed, before anything heavy is loaded."""
-    teacher.answer = lambda messages: REFUSAL
+    """A teacher whose answers are all wrong labels, so that a job ends, as failed, before anything heavy is loaded."""
+    teacher.answer = wrong_answer
     return teacher
 
 
@@ -93,7 +92,7 @@ def test_so_many_at_once_as_the_settings_allow(
     monkeypatch.setenv("POTSTILL_MAX_PARALLEL_JOBS", "2")
     client = MLClient(settings=load_settings())
     release: list[bool] = []
-    teacher.answer = lambda messages: _wait_for(release)
+    teacher.answer = lambda messages: _wait_for(release, messages)
     for name in ("one", "two", "three"):
         client.jobs.create_or_update(make_job(name))
     wait_until(lambda: client.jobs.get("two").status == "Running")
@@ -104,14 +103,14 @@ def test_so_many_at_once_as_the_settings_allow(
     assert [job.status for job in client.jobs.list()] == ["Failed"] * 3
 
 
-def _wait_for(release: list[bool]) -> str:
+def _wait_for(release: list[bool], messages: Messages) -> str:
     wait_until(lambda: release)
-    return REFUSAL
+    return wrong_answer(messages)
 
 
 def test_a_queued_job_is_cancelled_before_it_begins(client: MLClient, teacher: Teacher, make_job: JobMaker) -> None:
     release: list[bool] = []
-    teacher.answer = lambda messages: _wait_for(release)
+    teacher.answer = lambda messages: _wait_for(release, messages)
     client.jobs.create_or_update(make_job("first"))
     waiting = client.jobs.create_or_update(make_job("second"))
     assert (waiting.status, waiting.place) == ("Queued", 1 if client.jobs.get("first").status == "Queued" else 0)
@@ -128,7 +127,7 @@ def test_jobs_that_wait_survive_a_reboot_in_their_order(
 ) -> None:
     monkeypatch.setattr(queue, "START_GRACE", timedelta(seconds=2))
     release: list[bool] = []
-    teacher.answer = lambda messages: _wait_for(release)
+    teacher.answer = lambda messages: _wait_for(release, messages)
     names = ["first", "second", "third"]
     jobs = [client.jobs.create_or_update(make_job(name)) for name in names]
     wait_until(lambda: client.jobs.get("first").status == "Running")
@@ -160,7 +159,7 @@ def test_a_job_whose_process_never_begins_fails_in_the_end(
 
 def test_a_queued_job_takes_new_settings(client: MLClient, teacher: Teacher, make_job: JobMaker) -> None:
     release: list[bool] = []
-    teacher.answer = lambda messages: _wait_for(release)
+    teacher.answer = lambda messages: _wait_for(release, messages)
     client.jobs.create_or_update(make_job("first"))
     client.jobs.create_or_update(make_job("second"))
     changed = client.jobs.create_or_update(make_job("second", generation={"max_tokens": 17}))
