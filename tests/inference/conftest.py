@@ -25,3 +25,11 @@ def ask_for() -> Callable[..., Request]:
 def short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
     """Retries come after milliseconds, so that tests are quick."""
     monkeypatch.setattr(retry, "FIRST_WAIT_S", 0.002)
+
+
+@pytest.fixture(params=["openai", "anthropic"])
+def vendor(request: pytest.FixtureRequest) -> str:
+    if request.param == "anthropic":
+        pytest.importorskip("anthropic")
+    name: str = request.param
+    return name
