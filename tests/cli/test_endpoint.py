@@ -7,6 +7,8 @@ import signal
 import socket
 import subprocess
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +31,16 @@ def closed_port() -> str:
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         return f"http://127.0.0.1:{listener.getsockname()[1]}/v1"
+
+
+@contextmanager
+def interruptible() -> Iterator[None]:
+    """What is started inside heeds SIGINT, also where the tests run in the background of a shell, which has it ignored."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def answer(messages: Messages) -> str:
@@ -105,7 +117,8 @@ def test_a_key_that_the_endpoint_sends_back_is_struck_out(
 def test_ctrl_c_stops_with_a_word(work: Path, tiny_student: Path) -> None:
     with serve_in_thread(answer, fault=lambda messages, attempt: hang()) as server:
         job = write_job(work / "job.yaml", server.base_url, tiny_student, write_rows_file(work / "rows.jsonl", ROWS))
-        process = start_cli("run", str(job), stderr=subprocess.PIPE, cwd=work)
+        with interruptible():
+            process = start_cli("run", str(job), stderr=subprocess.PIPE, cwd=work)
         deadline = time.monotonic() + 60
         while not server.requests:
             assert process.poll() is None

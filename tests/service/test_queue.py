@@ -37,7 +37,7 @@ def follow(client: MLClient, name: str) -> Future[list[str]]:
 
 
 @pytest.fixture
-def refusing(teacher: Teacher) -> Teacher:
+def mistaken(teacher: Teacher) -> Teacher:
     """A teacher whose answers are all wrong labels, so that a job ends, as failed, before anything heavy is loaded."""
     teacher.answer = wrong_answer
     return teacher
@@ -56,7 +56,7 @@ def create_from(processes: int, jobs: list[list[dict[str, object]]], place: Path
     return [name for out, _ in outputs for name in out.split()]
 
 
-def test_twenty_jobs_from_four_processes(client: MLClient, refusing: Teacher, make_job: JobMaker, place: Path) -> None:
+def test_twenty_jobs_from_four_processes(client: MLClient, mistaken: Teacher, make_job: JobMaker, place: Path) -> None:
     names = [[f"job-{process}-{number}" for number in range(5)] for process in range(4)]
     jobs = [[make_job(name).model_dump(mode="json") for name in part] for part in names]
     created = create_from(4, jobs, place)
@@ -78,7 +78,7 @@ def test_twenty_jobs_from_four_processes(client: MLClient, refusing: Teacher, ma
         events = [event["event"] for event in EventLog(RunFolder(job.run_folder).events).read()]
         assert (job.status, events.count("job")) == ("Failed", 1), job
         assert "training rows were kept" in (job.error or {})["what"]
-    assert set(Counter(refusing.asked).values()) == {len(everyone)}
+    assert set(Counter(mistaken.asked).values()) == {len(everyone)}
     # In order: one at a time, each started after the one before it had ended, and each process's own jobs in their order.
     starts = [(job.started_at, job.finished_at) for job in listed]
     assert all(later[0] >= earlier[1] for earlier, later in pairwise(starts))
@@ -145,7 +145,7 @@ def test_jobs_that_wait_survive_a_reboot_in_their_order(
 
 
 def test_a_job_whose_process_never_begins_fails_in_the_end(
-    client: MLClient, refusing: Teacher, make_job: JobMaker, monkeypatch: pytest.MonkeyPatch
+    client: MLClient, mistaken: Teacher, make_job: JobMaker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(queue, "START_GRACE", timedelta(seconds=0))
     monkeypatch.setattr(queue.sys, "executable", "/bin/false")
@@ -172,8 +172,8 @@ def test_a_queued_job_takes_new_settings(client: MLClient, teacher: Teacher, mak
     assert [request.body["max_tokens"] for request in teacher.server.requests].count(17) == len(set(teacher.asked))
 
 
-def test_rows_are_asked_once(refusing: Teacher, make_job: JobMaker, client: MLClient) -> None:
+def test_rows_are_asked_once(mistaken: Teacher, make_job: JobMaker, client: MLClient) -> None:
     """What the first test counts on: a job asks for each of its rows but the held-out ones with gold answers."""
     client.jobs.create_or_update(make_job("alone"))
     wait_until(lambda: client.jobs.get("alone").ended)
-    assert len(refusing.asked) == len(set(refusing.asked)) == len(ROWS) - 8
+    assert len(mistaken.asked) == len(set(mistaken.asked)) == len(ROWS) - 8
