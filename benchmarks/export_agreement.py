@@ -20,7 +20,7 @@ from pathlib import Path
 from potstill.catalog import ResolvedModel, resolve
 from potstill.exporting import Comparison, verify_export
 from potstill.exporting.gguf import export_gguf
-from potstill.inference import open_engine
+from potstill.inference import open_engine, open_scorer
 from potstill.rows import Message, read_rows
 from potstill.spec import ModelSpec
 from potstill.student import build_student
@@ -60,7 +60,7 @@ async def compare(
 ) -> Comparison:
     """The file's answers, judged by the weights."""
     export = open_engine(ResolvedModel("f16", "gguf", path=file), concurrency=SLOTS, context=CONTEXT_TOKENS, threads=threads)
-    weights = open_engine(ResolvedModel("weights", "folder", path=student), threads=threads)
+    weights = open_scorer(ResolvedModel("weights", "folder", path=student), threads=threads)
     try:
         return await verify_export(export, weights, ChatTemplate.from_folder(student), prompts, max_tokens=tokens)
     finally:

@@ -16,7 +16,7 @@ from exporting.gguf_support import TEXTS, LlamaCpp, one_thread
 from potstill.catalog import ResolvedModel
 from potstill.exporting import Comparison, verify_export
 from potstill.exporting.gguf import export_gguf
-from potstill.inference import open_engine
+from potstill.inference import open_engine, open_scorer
 from potstill.inference.protocol import MalformedReplyError, RawReply, Request
 from potstill.rows import Message, read_rows
 from potstill.student import build_student
@@ -54,7 +54,7 @@ def prompts() -> Prompts:
 def compare(file: Path, student: Path, prompts: Prompts, max_tokens: int, context: int = 256) -> Comparison:
     async def run() -> Comparison:
         export = open_engine(ResolvedModel("file", "gguf", path=file), concurrency=2, context=context, threads=1)
-        weights = open_engine(ResolvedModel("weights", "folder", path=student), threads=1)
+        weights = open_scorer(ResolvedModel("weights", "folder", path=student), threads=1)
         try:
             return await verify_export(export, weights, ChatTemplate.from_folder(student), prompts, max_tokens=max_tokens)
         finally:
@@ -110,7 +110,7 @@ def test_the_exported_tokenizer_is_the_original_one(exported: Path, embedded_ggu
 
 def test_tokens_are_compared_as_they_were_written(exported: Path, student: Path) -> None:
     """Sixteen hyphens are one token; a file that writes them one by one must be judged on each."""
-    weights = open_engine(ResolvedModel("weights", "folder", path=student), threads=1)
+    weights = open_scorer(ResolvedModel("weights", "folder", path=student), threads=1)
     export = open_engine(ResolvedModel("file", "gguf", path=exported), concurrency=1, context=256, threads=1)
     template = ChatTemplate.from_folder(student)
     question = (Message("user", "Say it."),)

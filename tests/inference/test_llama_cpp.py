@@ -90,9 +90,7 @@ async def test_a_drawn_answer_depends_on_the_sample_number_alone(one_slot: Llama
 def test_slots_and_context_are_told(one_slot: LlamaCppEngine, four_slots: LlamaCppEngine) -> None:
     for engine, slots in ((one_slot, 1), (four_slots, 4)):
         told = engine.capabilities
-        assert (told.max_concurrency, told.context_window, told.choices, told.score, told.local) == (
-            slots, CONTEXT, True, False, True,
-        )
+        assert (told.max_concurrency, told.context_window, told.choices, told.local) == (slots, CONTEXT, True, True)
 
 
 @pytest.mark.parametrize(

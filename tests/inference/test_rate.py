@@ -248,7 +248,7 @@ async def test_overload_with_a_time_to_come_back_is_no_failed_try(tmp_path: Path
 def test_a_model_on_this_machine_has_its_slots_and_no_more(tmp_path: Path) -> None:
     class Local:
         identity = {"gguf": "0"}  # noqa: RUF012
-        capabilities = Capabilities(score=False, choices=False, local=True, max_concurrency=3)
+        capabilities = Capabilities(choices=False, local=True, max_concurrency=3)
 
     with Journal(tmp_path) as journal:
         client = Client(Local(), journal, concurrency=None)  # type: ignore[arg-type]

@@ -1,7 +1,7 @@
 """Next-token accuracy on the reference: how often a model's first choice is the token that the reference has there.
 
 What goes in: a model whose weights are at hand, and rows with references. What comes out: one share a row. What it costs: one
-forward pass over each row. Endpoints do not show their weights, and engines that cannot score give no figure.
+forward pass over each row. Endpoints do not show their weights, and give no figure.
 """
 
 from __future__ import annotations
@@ -10,8 +10,8 @@ import asyncio
 from collections.abc import Callable, Iterator, Sequence
 
 from potstill.catalog.model import ResolvedModel
-from potstill.inference import open_engine
-from potstill.inference.protocol import Engine
+from potstill.inference import open_scorer
+from potstill.inference.protocol import ScoringEngine
 from potstill.rows import Message, Row
 from potstill.tasks import Task
 from potstill.templates import ChatTemplate, TrainingText
@@ -30,17 +30,17 @@ def measure_token_accuracy(
 ) -> list[float] | None:
     """The share of each row's reference tokens, the end of the turn included, that are the model's first choice.
 
-    Each assistant turn is met with the reference's own earlier turns before it. None for endpoints and engines that cannot
-    score. Teacher-forced accuracy says how well a model fits the reference's wording, not how good its own answers are.
+    Each assistant turn is met with the reference's own earlier turns before it. None for a model that is not a folder of
+    weights. Teacher-forced accuracy says how well a model fits the reference's wording, not how good its own answers are.
 
     Raises:
         InputError: a row has no reference, or the model's template cannot render it.
     """
-    if model.kind not in ("folder", "gguf") or model.path is None:
+    if model.kind != "folder" or model.path is None:
         return None
-    template = ChatTemplate.from_gguf(model.path) if model.kind == "gguf" else ChatTemplate.from_folder(model.path)
+    template = ChatTemplate.from_folder(model.path)
     texts = [_reference_texts(row, task, template, untrained=untrained) for row in rows]
-    engine = open_engine(model, concurrency=1, threads=threads)
+    engine = open_scorer(model, threads=threads)
     return asyncio.run(_score_all(engine, texts, on_done))
 
 
@@ -52,11 +52,9 @@ def _reference_texts(row: Row, task: Task, template: ChatTemplate, *, untrained:
 
 
 async def _score_all(
-    engine: Engine, texts: Sequence[Sequence[TrainingText]], on_done: Callable[[int, int], None]
-) -> list[float] | None:
+    engine: ScoringEngine, texts: Sequence[Sequence[TrainingText]], on_done: Callable[[int, int], None]
+) -> list[float]:
     try:
-        if not engine.capabilities.score:
-            return None
         shares: list[float] = []
         for start in range(0, len(texts), _ROWS_AT_ONCE):
             shares.extend(await _score_rows(engine, texts[start : start + _ROWS_AT_ONCE]))
@@ -66,7 +64,7 @@ async def _score_all(
         await engine.aclose()
 
 
-async def _score_rows(engine: Engine, texts: Sequence[Sequence[TrainingText]]) -> list[float]:
+async def _score_rows(engine: ScoringEngine, texts: Sequence[Sequence[TrainingText]]) -> list[float]:
     pairs = [list(_prompts_and_targets(of_row)) for of_row in texts]
     flat = [pair for of_row in pairs for pair in of_row]
     scores = iter(await engine.score([prompt for prompt, _ in flat], [target for _, target in flat]))

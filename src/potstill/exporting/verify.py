@@ -11,7 +11,7 @@ import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from potstill.inference.protocol import Engine, Reply, Request, Sampling
+from potstill.inference.protocol import Engine, Reply, Request, Sampling, ScoringEngine
 from potstill.rows import Message
 from potstill.templates import ChatTemplate
 
@@ -32,7 +32,7 @@ class Comparison:
 
 
 async def verify_export(
-    export: Engine, weights: Engine, template: ChatTemplate, prompts: Sequence[Sequence[Message]], *, max_tokens: int
+    export: Engine, weights: ScoringEngine, template: ChatTemplate, prompts: Sequence[Sequence[Message]], *, max_tokens: int
 ) -> Comparison:
     """Compare an exported file with the weights it was made from.
 

@@ -13,9 +13,9 @@ from potstill.inference.endpoint import EndpointEngine
 from potstill.inference.identity import model_identity
 from potstill.inference.journal import Journal
 from potstill.inference.keys import endpoint_key
-from potstill.inference.protocol import Engine
+from potstill.inference.protocol import Engine, ScoringEngine
 
-__all__ = ["BatchEngine", "Client", "Journal", "endpoint_key", "model_identity", "open_batches", "open_engine"]
+__all__ = ["BatchEngine", "Client", "Journal", "endpoint_key", "model_identity", "open_batches", "open_engine", "open_scorer"]
 
 
 def open_engine(
@@ -49,6 +49,18 @@ def open_engine(
         from potstill.inference.llama_cpp import LlamaCppEngine
 
         return LlamaCppEngine(model, slots=concurrency or 1, context=context, threads=threads)
+    from potstill.inference.transformers import TransformersEngine
+
+    return TransformersEngine(model, threads=threads)
+
+
+def open_scorer(model: ResolvedModel, *, threads: int | None = None) -> ScoringEngine:
+    """An engine over a model folder's weights, which tells how likely a given text is; the caller closes it with `aclose`.
+
+    Raises:
+        MissingExtraError: torch or transformers is not installed.
+        InputError: the model cannot be opened.
+    """
     from potstill.inference.transformers import TransformersEngine
 
     return TransformersEngine(model, threads=threads)

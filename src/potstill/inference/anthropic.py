@@ -28,7 +28,6 @@ from potstill.inference.protocol import (
     RawReply,
     Reply,
     Request,
-    Score,
     TransportError,
 )
 
@@ -95,7 +94,7 @@ class AnthropicEngine:
     def capabilities(self) -> Capabilities:
         """As far as is known: what a model refuses shows when it is asked."""
         return Capabilities(
-            score=False, choices=False, json_schema="output_config" not in self._refused, local=False,
+            choices=False, json_schema="output_config" not in self._refused, local=False,
             max_concurrency=self._concurrency, context_window=self._context_window,
         )
 
@@ -149,9 +148,6 @@ class AnthropicEngine:
 
     def parse(self, raw: RawReply) -> Reply:
         return parse_message(raw)
-
-    async def score(self, prompts: Sequence[str], continuations: Sequence[str | Sequence[int]]) -> list[Score]:
-        raise NotImplementedError("Anthropic's endpoint does not score given text")
 
     async def aclose(self) -> None:
         await self._sdk.close()

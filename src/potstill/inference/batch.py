@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Collection, Coroutine, Mapping, Sequence
+from collections.abc import Callable, Collection, Coroutine, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,7 @@ from potstill.inference import retry
 from potstill.inference.batch_ledger import Batch, BatchLedger
 from potstill.inference.batch_service import MOST_BYTES, MOST_REQUESTS, BatchService, BatchState, Body, never_tried
 from potstill.inference.batch_vendor import GONE, Pace, PatientVendor
-from potstill.inference.protocol import Capabilities, RawReply, Reply, Request, Score
+from potstill.inference.protocol import Capabilities, RawReply, Reply, Request
 
 _TOO_MUCH_QUEUED = "token_limit_exceeded"
 
@@ -107,9 +107,6 @@ class BatchEngine:
     def parse(self, raw: RawReply) -> Reply:
         return self._service.engine.parse(raw)
 
-    async def score(self, prompts: Sequence[str], continuations: Sequence[str | Sequence[int]]) -> list[Score]:
-        return await self._service.engine.score(prompts, continuations)
-
     async def aclose(self) -> None:
         """Stop waiting. Batches that are under way go on at the vendor's."""
         if self._timer is not None:
@@ -120,7 +117,7 @@ class BatchEngine:
         await self._service.engine.aclose()
 
     def _collect(self, key: str, request: Request) -> None:
-        body = self._service.body(request)
+        body = self._service.engine.body(request)
         size = len(orjson.dumps(body)) + 128  # with what a line has around it
         if self._collected and self._collected_bytes + size > MOST_BYTES:
             self._flush()
@@ -206,7 +203,7 @@ class BatchEngine:
         self._say(f"batch {batch.vendor_id}: ended, {good} of {len(batch.keys)} requests answered")
         left: list[str] = []
         asked = {key: self._waiting[key].request for key in batch.keys if key in self._waiting}
-        sent = {key: bodies.get(key) or self._service.body(request) for key, request in asked.items()}
+        sent = {key: bodies.get(key) or self._service.engine.body(request) for key, request in asked.items()}
         for key in batch.keys:
             raw = results.get(key, never_tried("the batch ended without a reply to this request"))
             self._batch_of.pop(key, None)
@@ -214,7 +211,7 @@ class BatchEngine:
                 left.append(key)
             elif key not in asked:
                 self._ready |= {key: raw} if raw.status == 200 else {}
-            elif self._service.learn(raw, sent[key]):
+            elif self._service.engine.learn(raw, sent[key]):
                 self._collect(key, asked[key])
             else:
                 self._answer(key, raw)

@@ -17,7 +17,7 @@ import orjson
 from potstill.inference.anthropic import AnthropicEngine
 from potstill.inference.batch_ledger import Batch
 from potstill.inference.batch_service import BatchState, Body, never_tried, read_json, read_lines
-from potstill.inference.protocol import RawReply, Request
+from potstill.inference.protocol import RawReply
 
 _CLOCKS_DIFFER_S = 300.0
 # docs.anthropic.com/en/api/errors
@@ -32,12 +32,6 @@ class AnthropicBatches:
 
     def __init__(self, engine: AnthropicEngine) -> None:
         self.engine = engine
-
-    def body(self, request: Request) -> Body:
-        return self.engine.body(request)
-
-    def learn(self, raw: RawReply, sent: Body) -> bool:
-        return self.engine.learn(raw, sent)
 
     async def submit(self, batch: Batch, bodies: Mapping[str, Body]) -> str:
         requests: list[Any] = [{"custom_id": key, "params": body} for key, body in bodies.items()]

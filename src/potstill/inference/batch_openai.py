@@ -17,7 +17,7 @@ from potstill.inference.batch_ledger import Batch
 from potstill.inference.batch_service import BatchState, Body, never_tried, read_json, read_lines
 from potstill.inference.completion import error_body
 from potstill.inference.endpoint import EndpointEngine
-from potstill.inference.protocol import RawReply, Request
+from potstill.inference.protocol import RawReply
 
 _PATH = "/v1/chat/completions"
 _OUR_NAME = "potstill"
@@ -30,12 +30,6 @@ class OpenAIBatches:
 
     def __init__(self, engine: EndpointEngine) -> None:
         self.engine = engine
-
-    def body(self, request: Request) -> Body:
-        return self.engine.body(request)
-
-    def learn(self, raw: RawReply, sent: Body) -> bool:
-        return self.engine.learn(raw, sent)
 
     async def submit(self, batch: Batch, bodies: Mapping[str, Body]) -> str:
         lines = (

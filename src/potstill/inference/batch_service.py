@@ -41,13 +41,8 @@ class BatchRefusedError(Exception):
         self.raw = raw
 
 
-class BatchService(Protocol):
-    """One vendor's batch API for one model. All may raise `TransportError` or `BatchRefusedError`."""
-
-    @property
-    def engine(self) -> Engine:
-        """Asks the same model at once, and reads its replies."""
-        ...
+class BodiedEngine(Engine, Protocol):
+    """An engine whose requests have a body that can be sent in another way, too."""
 
     def body(self, request: Request) -> Body:
         """The request as it stands in a batch."""
@@ -55,6 +50,15 @@ class BatchService(Protocol):
 
     def learn(self, raw: RawReply, sent: Body) -> bool:
         """Whether a refused request is worth another try, because what was refused is left out from now on."""
+        ...
+
+
+class BatchService(Protocol):
+    """One vendor's batch API for one model. All may raise `TransportError` or `BatchRefusedError`."""
+
+    @property
+    def engine(self) -> BodiedEngine:
+        """Asks the same model at once, writes the bodies of its requests, and reads its replies."""
         ...
 
     async def submit(self, batch: Batch, bodies: Mapping[str, Body]) -> str:

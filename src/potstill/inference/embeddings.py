@@ -24,7 +24,7 @@ from potstill.inference.endpoint import EndpointEngine
 from potstill.inference.identity import local_folder
 from potstill.inference.journal import Journal
 from potstill.inference.keys import endpoint_key
-from potstill.inference.protocol import Capabilities, MalformedReplyError, RawReply, Reply, Request, Sampling, Score
+from potstill.inference.protocol import Capabilities, MalformedReplyError, RawReply, Reply, Request, Sampling
 from potstill.quiet import quiet_transformers
 from potstill.rows import Message
 
@@ -101,9 +101,6 @@ class EmbeddingEngine:
         usage = data.get("usage")
         tokens = usage.get("prompt_tokens") if isinstance(usage, dict) else None
         return Reply(orjson.dumps(vector).decode(), "stop", tokens, 0, raw.latency_s)
-
-    async def score(self, prompts: Sequence[str], continuations: Sequence[str | Sequence[int]]) -> list[Score]:
-        raise NotImplementedError("an embedding model scores no text")
 
     async def aclose(self) -> None:
         await self._endpoint.aclose()

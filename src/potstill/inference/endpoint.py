@@ -7,7 +7,7 @@ anyone sees or keeps it.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any
 from urllib.request import getproxies, proxy_bypass
 
@@ -19,7 +19,7 @@ from potstill.inference.completion import parse_completion
 from potstill.inference.dialect import Dialect, Server, chat_url, key_header, shown
 from potstill.inference.keys import clean, strike_out
 from potstill.inference.limits import read_limits, retry_after_s
-from potstill.inference.protocol import Capabilities, RawReply, Reply, Request, Score, TransportError
+from potstill.inference.protocol import Capabilities, RawReply, Reply, Request, TransportError
 
 CONNECT_TIMEOUT_S = 20.0
 _JSON = {"Content-Type": "application/json"}
@@ -70,7 +70,7 @@ class EndpointEngine:
     def capabilities(self) -> Capabilities:
         """As far as is known: what an endpoint refuses shows when it is asked."""
         return Capabilities(
-            score=False, choices=self._dialect.choices, json_schema=self._dialect.json_schema, local=False,
+            choices=self._dialect.choices, json_schema=self._dialect.json_schema, local=False,
             max_concurrency=self._concurrency, context_window=self._context_window,
         )
 
@@ -108,9 +108,6 @@ class EndpointEngine:
 
     def parse(self, raw: RawReply) -> Reply:
         return parse_completion(raw)
-
-    async def score(self, prompts: Sequence[str], continuations: Sequence[str | Sequence[int]]) -> list[Score]:
-        raise NotImplementedError("a chat endpoint does not score given text")
 
     async def aclose(self) -> None:
         if self._session is not None:

@@ -10,7 +10,7 @@ import asyncio
 import gc
 import os
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,7 @@ from potstill.gguf_metadata import read_metadata
 from potstill.inference.completion import parse_completion
 from potstill.inference.cpus import available_cpus
 from potstill.inference.identity import model_identity
-from potstill.inference.protocol import Capabilities, RawReply, Reply, Request, Sampling, Score
+from potstill.inference.protocol import Capabilities, RawReply, Reply, Request, Sampling
 from potstill.templates import ChatTemplate
 
 DEFAULT_CONTEXT = 4096
@@ -55,7 +55,7 @@ class LlamaCppEngine:
         self._bos = self._template.bos_token if _adds_bos(path, self._server, self._template.bos_token) else ""
         self._threads = ThreadPoolExecutor(max_workers=slots, thread_name_prefix="llama.cpp")
         self._capabilities = Capabilities(
-            score=False, choices=True, local=True, max_concurrency=slots, context_window=self._context
+            choices=True, local=True, max_concurrency=slots, context_window=self._context
         )
 
     @property
@@ -82,9 +82,6 @@ class LlamaCppEngine:
 
     def parse(self, raw: RawReply) -> Reply:
         return parse_completion(raw)
-
-    async def score(self, prompts: Sequence[str], continuations: Sequence[str | Sequence[int]]) -> list[Score]:
-        raise NotImplementedError("llama.cpp's server does not score given text")
 
     async def aclose(self) -> None:
         """Wait for the requests in flight, then give the memory back."""

@@ -126,12 +126,11 @@ class Score:
 class Capabilities:
     """What an engine can do.
 
-    score: `score` works. choices: `Sampling.choices` is enforced. json_schema: `Sampling.json_schema` is. local: the model runs
-    in this process, so its memory can be measured here and a reply costs no money. max_concurrency: requests it serves at once
-    (slots), None if unknown. batched: replies come hours later, many at once.
+    choices: `Sampling.choices` is enforced. json_schema: `Sampling.json_schema` is. local: the model runs in this process, so
+    its memory can be measured here and a reply costs no money. max_concurrency: requests it serves at once (slots), None if
+    unknown. batched: replies come hours later, many at once.
     """
 
-    score: bool
     choices: bool
     local: bool
     max_concurrency: int | None = None
@@ -179,9 +178,12 @@ class Engine(Protocol):
         """
         ...
 
-    async def score(self, prompts: Sequence[str], continuations: Sequence[str | Sequence[int]]) -> list[Score]:
-        """Log-probabilities of each continuation, a text or token ids, after its rendered prompt; only where
-        `capabilities.score`."""
-        ...
-
     async def aclose(self) -> None: ...
+
+
+class ScoringEngine(Engine, Protocol):
+    """An engine that also tells how likely a given text is."""
+
+    async def score(self, prompts: Sequence[str], continuations: Sequence[str | Sequence[int]]) -> list[Score]:
+        """Log-probabilities of each continuation, a text or token ids, after its rendered prompt."""
+        ...

@@ -31,7 +31,7 @@ from potstill.inference.completion import parse_completion
 from potstill.inference.dialect import Server
 from potstill.inference.endpoint import EndpointEngine
 from potstill.inference.identity import local_folder, model_identity
-from potstill.inference.protocol import Capabilities, RawReply, Reply, Request, Score, TransportError
+from potstill.inference.protocol import Capabilities, RawReply, Reply, Request, TransportError
 
 START_WITHIN_S = 1800.0
 TELL_EVERY_S = 30.0
@@ -82,7 +82,7 @@ class ServedEngine:
     @property
     def capabilities(self) -> Capabilities:
         return Capabilities(
-            score=False, choices=True, json_schema=True, local=False,
+            choices=True, json_schema=True, local=False,
             max_concurrency=self._concurrency or DEFAULT_CONCURRENCY, context_window=self._context,
         )
 
@@ -105,9 +105,6 @@ class ServedEngine:
 
     def parse(self, raw: RawReply) -> Reply:
         return parse_completion(raw)
-
-    async def score(self, prompts: Sequence[str], continuations: Sequence[str | Sequence[int]]) -> list[Score]:
-        raise NotImplementedError("a chat endpoint does not score given text")
 
     async def aclose(self) -> None:
         """Stop the server."""

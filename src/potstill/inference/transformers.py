@@ -61,7 +61,7 @@ class TransformersEngine:
         self._stops = self._stop_ids()
         self._one_at_a_time = threading.Lock()
         self._capabilities = Capabilities(
-            score=True, choices=False, local=True, max_concurrency=1,
+            choices=False, local=True, max_concurrency=1,
             context_window=getattr(network.config, "max_position_embeddings", None),
         )
 

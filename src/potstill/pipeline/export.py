@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any, Literal
 
@@ -17,8 +18,7 @@ from potstill.errors import ExportError
 from potstill.exporting import verify_export
 from potstill.exporting.gguf import export_gguf
 from potstill.generation import Direct
-from potstill.inference import open_engine
-from potstill.inference.protocol import Engine
+from potstill.inference import open_engine, open_scorer
 from potstill.pipeline.asking import context_needed
 from potstill.pipeline.stage import Context
 from potstill.pipeline.train import initial_student
@@ -89,18 +89,16 @@ class Export:
 
 
 async def _compare(path: Path, student: Path, rows: Sequence[Row], context_tokens: int) -> float:
-    engines: list[Engine] = []
-    try:
-        for model in (ResolvedModel("export", "gguf", path=path), ResolvedModel("weights", "folder", path=student)):
-            engines.append(open_engine(model, concurrency=4, context=context_tokens))
-        template = ChatTemplate.from_folder(student)
+    async with AsyncExitStack() as opened:
+        file = open_engine(ResolvedModel("export", "gguf", path=path), concurrency=4, context=context_tokens)
+        opened.push_async_callback(file.aclose)
+        weights = open_scorer(ResolvedModel("weights", "folder", path=student))
+        opened.push_async_callback(weights.aclose)
+        prompts = [row.messages for row in rows]
         comparison = await verify_export(
-            engines[0], engines[1], template, [row.messages for row in rows], max_tokens=VERIFIED_TOKENS
+            file, weights, ChatTemplate.from_folder(student), prompts, max_tokens=VERIFIED_TOKENS
         )
         return comparison.loss_nats
-    finally:
-        for engine in engines:
-            await engine.aclose()
 
 
 def _export(source: Path, path: Path, form: str, name: str, template: ChatTemplate) -> int:
