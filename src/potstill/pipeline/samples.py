@@ -37,13 +37,19 @@ generation: {{temperature: 0.7, max_tokens: {max_tokens}}}
 curation:
   deduplicate: near            # or exact, none
   decontaminate: true          # drop what is too close to a held-out row
-  verify: auto                 # drop answers that contradict a gold answer; none keeps them
+{verify}
 
 training: {{learning_rate: 2.0e-5, batch_size: 2, num_epochs: 3}}
 
 export: [gguf:q8_0]            # or gguf:f16; the first one is what the report measures
 """
 _MAX_TOKENS = {"nli": 16, "classification": 24, "qa": 64}
+_VERIFY = "  verify: auto                 # drop answers that contradict a gold answer; none keeps them"
+# Of forty answers a teacher this small gets too few right to train on.
+_KEEP_WRONG = """\
+  verify: none                 # keeps answers that contradict a gold answer: this teacher gets few right.
+                               # With a better one: auto, which drops them"""
+_HAVE_GOLD = {"nli", "classification", "qa", "math"}
 
 
 def write_samples(task: str, folder: Path) -> tuple[Path, Path]:
@@ -64,7 +70,8 @@ def write_samples(task: str, folder: Path) -> tuple[Path, Path]:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         write_text(rows, (files("potstill.pipeline") / "sample_rows" / rows.name).read_text(encoding="utf-8"))
-        write_text(job, _JOB.format(task=task, max_tokens=_MAX_TOKENS.get(task, 512)))
+        verify = _KEEP_WRONG if task in _HAVE_GOLD else _VERIFY
+        write_text(job, _JOB.format(task=task, max_tokens=_MAX_TOKENS.get(task, 512), verify=verify))
     except OSError as error:
         raise MachineError("the sample files cannot be written", where=str(folder), found=error.strerror) from error
     return job, rows
