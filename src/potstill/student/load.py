@@ -70,8 +70,10 @@ def _check_installed(model: ResolvedModel) -> None:
         raise MissingExtraError(extra, error.name or "transformers") from error
 
 
-def open_model(model: ResolvedModel) -> tuple[Any, Any]:
+def open_model(model: ResolvedModel, *, role: str = "student") -> tuple[Any, Any]:
     """The tokenizer and the network (a causal language model of transformers, in evaluation mode, on the CPU).
+
+    `role` says in errors what the model is to be.
 
     Raises:
         InputError: the weights are not at hand, or transformers cannot open them; a tokenizer without chat template,
@@ -80,22 +82,22 @@ def open_model(model: ResolvedModel) -> tuple[Any, Any]:
     from safetensors import SafetensorError
     from transformers import AutoModelForCausalLM
 
-    source, options = _source(model)
+    source, options = _source(model, role)
     weights = {"dtype": "float32"} if model.kind == "gguf" else {"dtype": "auto", "use_safetensors": True}
     try:
-        tokenizer = open_tokenizer(model)
-        _check_tokenizer(tokenizer, model)
+        tokenizer = open_tokenizer(model, role=role)
+        _check_tokenizer(tokenizer, model, role)
         network = AutoModelForCausalLM.from_pretrained(source, **options, **weights)
     except (OSError, ValueError, KeyError, ImportError, RuntimeError, SafetensorError) as error:
         hint = "if you trust its authors, set trust_remote_code: true" if "trust_remote_code" in str(error) else None
         raise InputError(
-            "the student cannot be opened", where=model.name, found=str(error).strip().partition("\n")[0],
+            f"the {role} cannot be opened", where=model.name, found=str(error).strip().partition("\n")[0],
             expected="a causal language model that transformers knows, with safetensors weights or as GGUF", hint=hint,
         ) from error
     return tokenizer, network.eval()
 
 
-def open_tokenizer(model: ResolvedModel) -> Any:
+def open_tokenizer(model: ResolvedModel, *, role: str = "student") -> Any:
     """The tokenizer of transformers; that of a GGUF file splits text and ends turns as the file says.
 
     Raises:
@@ -104,38 +106,38 @@ def open_tokenizer(model: ResolvedModel) -> Any:
     """
     from transformers import AutoTokenizer
 
-    source, options = _source(model)
+    source, options = _source(model, role)
     tokenizer = AutoTokenizer.from_pretrained(source, **options)
     if model.kind == "gguf" and model.path is not None:
         _as_the_file_says(tokenizer, model.path)
     return tokenizer
 
 
-def _source(model: ResolvedModel) -> tuple[str, dict[str, Any]]:
+def _source(model: ResolvedModel, role: str) -> tuple[str, dict[str, Any]]:
     """What `from_pretrained` is given."""
     if model.kind == "endpoint":
         raise InputError(
-            "a student must be a model whose weights are at hand", where=model.name, found="an endpoint",
+            f"this {role} must be a model whose weights are at hand", where=model.name, found="an endpoint",
             expected="a hub id, a folder or a .gguf file",
         )
     if model.kind == "hub":
         return str(model.model), {"trust_remote_code": model.trust_remote_code}
     if model.path is None or not model.path.exists():
-        raise InputError("the student's model does not exist", where=str(model.path or model.name))
+        raise InputError(f"the {role}'s model does not exist", where=str(model.path or model.name))
     if model.kind == "gguf":
         return str(model.path.parent), {"gguf_file": model.path.name}
     return str(model.path), {"trust_remote_code": model.trust_remote_code}
 
 
-def _check_tokenizer(tokenizer: Any, model: ResolvedModel) -> None:
+def _check_tokenizer(tokenizer: Any, model: ResolvedModel, role: str) -> None:
     if not tokenizer.chat_template:
         raise InputError(
-            "the student's tokenizer has no chat template", where=model.name, found="a base model",
+            f"the {role}'s tokenizer has no chat template", where=model.name, found="a base model",
             expected="a model trained to chat", hint="choose the model's instruct version",
         )
     if not tokenizer.is_fast:
         raise InputError(
-            "the student's tokenizer cannot be written as tokenizer.json", where=model.name, found=type(tokenizer).__name__,
+            f"the {role}'s tokenizer cannot be written as tokenizer.json", where=model.name, found=type(tokenizer).__name__,
             expected="a tokenizer of the tokenizers library",
         )
 
