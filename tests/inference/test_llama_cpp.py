@@ -87,6 +87,16 @@ async def test_a_drawn_answer_depends_on_the_sample_number_alone(one_slot: Llama
     assert texts[0] != texts[1]
 
 
+async def test_log_probabilities_change_no_answer(one_slot: LlamaCppEngine, ask_for: AskFor) -> None:
+    request = ask_for(QUESTIONS[2], max_tokens=6, temperature=1.0)
+    plain, told = await ask(one_slot, request), await ask(one_slot, replace(request, top_logprobs=30))
+    assert told.text == plain.text
+    assert (plain.logprobs, one_slot.capabilities.logprobs) == (None, "raw")
+    assert told.logprobs is not None
+    assert [len(place.top) for place in told.logprobs] == [30] * 6
+    assert b"".join(place.written.data or b"" for place in told.logprobs).decode() == told.text
+
+
 def test_slots_and_context_are_told(one_slot: LlamaCppEngine, four_slots: LlamaCppEngine) -> None:
     for engine, slots in ((one_slot, 1), (four_slots, 4)):
         told = engine.capabilities

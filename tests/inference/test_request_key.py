@@ -35,3 +35,9 @@ def test_what_is_told_besides_the_answer_is_not() -> None:
     assert replace(REQUEST, token_ids=True).key(MODEL) == REQUEST.key(MODEL)
     assert replace(REQUEST, sample=3).key(MODEL) != REQUEST.key(MODEL)
     assert REQUEST.key({**MODEL, "model": "n"}) != REQUEST.key(MODEL)
+
+
+def test_log_probabilities_are_where_any_are_asked_for() -> None:
+    # A reply without them is of no use to who wants them; keys of requests that want none are what they always were.
+    assert replace(REQUEST, top_logprobs=20).key(MODEL) != REQUEST.key(MODEL)
+    assert replace(REQUEST, top_logprobs=20).key(MODEL) != replace(REQUEST, top_logprobs=5).key(MODEL)

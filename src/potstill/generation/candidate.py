@@ -16,7 +16,8 @@ class Candidate:
 
     texts and finish_reasons: one a turn that was asked for. completion_tokens: of all requests behind it, None where the
     endpoint does not tell. latency_s: their sum. teacher: the name its user gave it. sample: numbers its answers to this row.
-    rationale: the reasoning that led to the answer, where there is any. notes: what else the row's `meta` shall hold.
+    rationale: the reasoning that led to the answer, where there is any. request_keys: what the journal knows the replies by,
+    one a turn. notes: what else the row's `meta` shall hold.
     """
 
     texts: tuple[str, ...]
@@ -26,6 +27,7 @@ class Candidate:
     teacher: str
     sample: int = 0
     rationale: str | None = None
+    request_keys: tuple[str, ...] = ()
     notes: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -56,6 +58,7 @@ def answered_row(row: Row, candidate: Candidate, **meta: Any) -> Row:
         finish_reasons=list(candidate.finish_reasons),
         completion_tokens=candidate.completion_tokens,
         latency_s=round(candidate.latency_s, 4),
+        request_keys=list(candidate.request_keys),
         **reasoning,
         **candidate.notes,
         **meta,

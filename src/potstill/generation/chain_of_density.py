@@ -40,7 +40,7 @@ class ChainOfDensity:
         dialogue = list(self._opening(row))
         rounds: list[Answer] = []
         for number in range(1, ROUNDS + 1):
-            answer = await teacher.client.ask(Request(tuple(dialogue), sampling, sample))
+            answer = await teacher.client.ask(Request(tuple(dialogue), sampling, sample, top_logprobs=teacher.top_logprobs))
             rounds.append(answer)
             if answer.reply is None or _why_not_whole(answer.reply, sampling.max_tokens):
                 break

@@ -44,11 +44,15 @@ class Dialogue:
 
 @dataclass(frozen=True, slots=True)
 class Teacher:
-    """A teacher that can be asked: the name its user gave it, the client around it, and how its answers are drawn."""
+    """A teacher that can be asked: the name its user gave it, the client around it, and how its answers are drawn.
+
+    top_logprobs: of how many of the likeliest tokens it also tells the log-probabilities, where its reply is the row's answer.
+    """
 
     name: str
     client: Client
     sampling: Sampling
+    top_logprobs: int = 0
 
     def limited(self, task: Task) -> Sampling:
         """The sampling for a plain answer of the task.
@@ -69,7 +73,9 @@ class Direct:
     async def ask(self, teacher: Teacher, row: Row, sample: int) -> Candidate | Failure:
         sampling = replace(teacher.limited(self.task), choices=self.task.choices(row))
         turns = self.task.turns(row)
-        answer = await answer_row(teacher.client, self.task.teacher_messages(row), turns, sampling, sample=sample)
+        answer = await answer_row(
+            teacher.client, self.task.teacher_messages(row), turns, sampling, sample=sample, top_logprobs=teacher.top_logprobs
+        )
         return candidate_of(answer, teacher.name, sample)
 
     def longest(self, row: Row, max_tokens: int) -> Dialogue:
@@ -108,6 +114,7 @@ def candidate_of(answer: RowAnswer, teacher: str, sample: int) -> Candidate | Fa
         teacher=teacher,
         sample=sample,
         rationale="\n\n".join(reply.reasoning for reply in replies if reply.reasoning) or None,
+        request_keys=answer.keys,
     )
 
 

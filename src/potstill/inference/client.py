@@ -33,12 +33,16 @@ GRACE_S = 2.0
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What became of a request: a reply, or the reason why there is none, in words a user understands."""
+    """What became of a request: a reply, or the reason why there is none, in words a user understands.
+
+    key: what the journal knows the request by; None from who has no journal.
+    """
 
     request: Request
     reply: Reply | None
     failure: str | None
     from_journal: bool
+    key: str | None = None
 
 
 @dataclass(slots=True)
@@ -148,7 +152,7 @@ class Client:
         if raw is None:
             return None
         try:
-            return Answer(request, self._engine.parse(raw), None, from_journal=True)
+            return Answer(request, self._engine.parse(raw), None, from_journal=True, key=key)
         except MalformedReplyError:
             return None
 
@@ -163,7 +167,7 @@ class Client:
             outcome = await self._try_in_place(key, request, setbacks)
             if isinstance(outcome, Reply):
                 self._note_progress(answered=True)
-                return Answer(request, outcome, None, from_journal=False)
+                return Answer(request, outcome, None, from_journal=False, key=key)
             if outcome.meaning == "stop":
                 raise retry.stop_error(outcome, self._identity)
             if outcome.meaning == "row" or shared.left:
@@ -225,7 +229,7 @@ class Client:
         self._journal.append_outcome(key, raw, price=None if bill is None else bill.came_back(raw))
         self._rate.note_limits(raw.limits, sampling.max_tokens)
         if raw.status != 200:
-            return retry.from_reply(raw, self._name)
+            return retry.from_reply(raw, self._name, logprobs=request.top_logprobs > 0)
         try:
             return self._engine.parse(raw)
         except MalformedReplyError as error:

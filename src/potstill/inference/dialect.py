@@ -120,11 +120,20 @@ class Dialect:
         elif sampling.json_schema is not None:
             schema = {"name": "answer", "strict": True, "schema": orjson.loads(sampling.json_schema)}
             body["response_format"] = {"type": "json_schema", "json_schema": schema}
+        if request.top_logprobs:
+            body |= {"logprobs": True, "top_logprobs": request.top_logprobs}
+            if self._server == "vllm":
+                body["return_tokens_as_token_ids"] = True  # its texts of tokens that are parts of a character are all alike
         return self._refused.without(body)
 
     def learn(self, raw: RawReply, sent: Mapping[str, Any]) -> bool:
         """See `Refusals.learn`."""
         return self._refused.learn(raw, sent)
+
+
+def told_by(server: Server | None) -> Literal["raw", "tempered"]:
+    """Which log-probabilities a server tells, see `Capabilities.logprobs`; one that is not known is taken to tell OpenAI's."""
+    return "tempered" if server == "sglang" else "raw"
 
 
 def chat_url(url: URL, model: str) -> URL:

@@ -31,13 +31,18 @@ class RowAnswer:
         return len(self.texts) == self.turns
 
     @property
+    def keys(self) -> tuple[str, ...]:
+        """What the journal knows the answered turns by, in order."""
+        return tuple(answer.key for answer in self.answers if answer.reply is not None and answer.key is not None)
+
+    @property
     def failure(self) -> str | None:
         """Why the row has no full answer, in words a user understands; None where it has one."""
         return next((answer.failure for answer in self.answers if answer.failure is not None), None)
 
 
 async def answer_row(
-    client: Client, messages: Sequence[Message], turns: int, sampling: Sampling, *, sample: int = 0
+    client: Client, messages: Sequence[Message], turns: int, sampling: Sampling, *, sample: int = 0, top_logprobs: int = 0
 ) -> RowAnswer:
     """Ask for the assistant's turns of a dialogue, one after the other.
 
@@ -47,6 +52,7 @@ async def answer_row(
         turns: How many assistant turns are wanted: all of them (conversation), or 1 for the last alone.
         sampling: How each is drawn.
         sample: Numbers independent answers to the same row.
+        top_logprobs: See `Request`.
     """
     asked: list[Answer] = []
     dialogue: list[Message] = []
@@ -63,7 +69,7 @@ async def answer_row(
         seen += 1
         if seen <= gold_turns:
             continue
-        answer = await client.ask(Request(tuple(dialogue), sampling, sample))
+        answer = await client.ask(Request(tuple(dialogue), sampling, sample, top_logprobs=top_logprobs))
         asked.append(answer)
         if answer.reply is None:
             break

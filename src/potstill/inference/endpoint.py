@@ -16,7 +16,7 @@ import orjson
 from yarl import URL
 
 from potstill.inference.completion import parse_completion
-from potstill.inference.dialect import Dialect, Server, chat_url, key_header, shown
+from potstill.inference.dialect import Dialect, Server, chat_url, key_header, shown, told_by
 from potstill.inference.keys import clean, strike_out
 from potstill.inference.limits import read_limits, retry_after_s
 from potstill.inference.protocol import Capabilities, RawReply, Reply, Request, TransportError
@@ -58,7 +58,7 @@ class EndpointEngine:
         self._model, self._key, self._timeout_s = model, api_key, timeout_s
         self._headers = _headers(url, api_key)
         self._proxy = _proxy(url)
-        self._dialect = Dialect(model, server, say)
+        self._dialect, self._server = Dialect(model, server, say), server
         self._session: aiohttp.ClientSession | None = None
         self._concurrency, self._context_window = concurrency, context_window
 
@@ -72,6 +72,7 @@ class EndpointEngine:
         return Capabilities(
             choices=self._dialect.choices, json_schema=self._dialect.json_schema, local=False,
             max_concurrency=self._concurrency, context_window=self._context_window,
+            logprobs=told_by(self._server),
         )
 
     async def generate(self, request: Request) -> RawReply:

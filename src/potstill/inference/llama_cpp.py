@@ -12,6 +12,7 @@ import os
 import time
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -55,7 +56,7 @@ class LlamaCppEngine:
         self._bos = self._template.bos_token if _adds_bos(path, self._server, self._template.bos_token) else ""
         self._threads = ThreadPoolExecutor(max_workers=slots, thread_name_prefix="llama.cpp")
         self._capabilities = Capabilities(
-            choices=True, local=True, max_concurrency=slots, context_window=self._context
+            choices=True, local=True, max_concurrency=slots, context_window=self._context, logprobs="raw"
         )
 
     @property
@@ -104,8 +105,8 @@ class LlamaCppEngine:
             "cache_prompt": False,
             "stop": list(sampling.stop),
         }
-        if request.token_ids:
-            body["n_probs"] = 1  # the ids come with the probabilities
+        if request.token_ids or request.top_logprobs:
+            body["n_probs"] = max(1, request.top_logprobs)  # the ids come with the probabilities
         if sampling.choices:
             body["grammar"] = _grammar(sampling)
         return body
@@ -165,8 +166,8 @@ def _adds_bos(path: Path, server: Any, bos_token: str) -> bool:
 
 
 def _seed(request: Request) -> int:
-    """The same request draws the same answer; another sample number, another one."""
-    return int(request.key({})[:8], 16) % _SEEDS
+    """The same request draws the same answer, whatever is told with it; another sample number, another one."""
+    return int(replace(request, top_logprobs=0).key({})[:8], 16) % _SEEDS
 
 
 def _grammar(sampling: Sampling) -> str:

@@ -44,26 +44,28 @@ class Request:
     """One question to a model. `sample` numbers independent answers to the same question.
 
     token_ids: also tell which tokens were written, where the engine can. Not part of the key: the answer is the same.
+    top_logprobs: also tell the log-probabilities of so many of the likeliest tokens at each place, where the engine can
+    (`Capabilities.logprobs`). Part of the key where any are asked for: a reply without them would be of no use.
     """
 
     messages: tuple[Message, ...]
     sampling: Sampling
     sample: int = 0
     token_ids: bool = False
+    top_logprobs: int = 0
 
     def key(self, identity: Mapping[str, Any]) -> str:
         """What makes two requests the same one: model, messages, sampling, sample number; never a row's position.
 
         32 hexadecimal digits of 128-bit BLAKE2b over canonical JSON.
         """
-        return content_hash(
-            {
-                "model": dict(identity),
-                "messages": [message.as_dict() for message in self.messages],
-                "sampling": dict(zip(_SAMPLING_FIELDS, _sampling_values(self.sampling), strict=True)),
-                "sample": self.sample,
-            }
-        )
+        asked = {
+            "model": dict(identity),
+            "messages": [message.as_dict() for message in self.messages],
+            "sampling": dict(zip(_SAMPLING_FIELDS, _sampling_values(self.sampling), strict=True)),
+            "sample": self.sample,
+        }
+        return content_hash({**asked, "top_logprobs": self.top_logprobs} if self.top_logprobs else asked)
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,11 +94,35 @@ class RawReply:
 
 
 @dataclass(frozen=True, slots=True)
+class ToldToken:
+    """A token as a reply names it: by its id in the model's own vocabulary, by its bytes, by both, or by nothing that counts.
+
+    logprob: in nats; minus infinity where it is not told.
+    """
+
+    id: int | None
+    data: bytes | None
+    logprob: float
+
+
+@dataclass(frozen=True, slots=True)
+class TokenLogprobs:
+    """What a model tells of one token it wrote: the token, and the likeliest ones at its place, as many as were asked for.
+
+    Some servers count the written token among the likeliest ones, others do not, and some name a token twice.
+    """
+
+    written: ToldToken
+    top: tuple[ToldToken, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Reply:
     """The meaning of a raw reply. Token counts are None where the endpoint does not tell.
 
     token_ids: every token that was written, the one that ended the turn included; None where that was not asked or not told.
     reasoning: what the model thought before it answered, where the endpoint tells it apart from the answer.
+    logprobs: of the tokens written, as the server lists them; None where that was not asked or not told.
     """
 
     text: str
@@ -106,6 +132,7 @@ class Reply:
     latency_s: float
     token_ids: tuple[int, ...] | None = None
     reasoning: str | None = None
+    logprobs: tuple[TokenLogprobs, ...] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,7 +155,8 @@ class Capabilities:
 
     choices: `Sampling.choices` is enforced. json_schema: `Sampling.json_schema` is. local: the model runs in this process, so
     its memory can be measured here and a reply costs no money. max_concurrency: requests it serves at once (slots), None if
-    unknown. batched: replies come hours later, many at once.
+    unknown. batched: replies come hours later, many at once. logprobs: which log-probabilities come with a reply that is asked
+    for them: of the model's own distribution ("raw"), of that at the sampling temperature ("tempered"), or none.
     """
 
     choices: bool
@@ -137,6 +165,7 @@ class Capabilities:
     context_window: int | None = None
     json_schema: bool = False
     batched: bool = False
+    logprobs: Literal["none", "raw", "tempered"] = "none"
 
 
 class MalformedReplyError(PotstillError):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -29,6 +30,11 @@ _OVERLOADED = (503, 529)
 # OpenAI sends the status of "too fast" for "no money left" too, and only the code tells them apart; Anthropic sends that of a
 # wrong request, and only the words do.
 _NO_CREDIT, _NO_CREDIT_WORDS = "insufficient_quota", "credit balance is too low"
+_LOGPROBS = re.compile("log_?prob", re.IGNORECASE)
+_NO_LOGPROBS = (
+    "ask for fewer log-probabilities (OpenAI tells at most 20 a token, vLLM as many as its --max-logprobs says), or train "
+    "without them if the model tells none"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +43,7 @@ class Setback:
 
     meaning: "again" counts as a failed try; "wait" does not (the endpoint is only too busy); "row" is final for this request;
     "stop" is final for all. why: in words a user understands. unreachable: nothing came back at all. no_credit: for lack of
-    money.
+    money. hint: what to do about it, where no status says so.
     """
 
     meaning: Meaning
@@ -46,15 +52,18 @@ class Setback:
     retry_after_s: float | None = None
     unreachable: bool = False
     no_credit: bool = False
+    hint: str | None = None
 
 
-def from_reply(raw: RawReply, name: str) -> Setback:
-    """What a reply with another status than 200 means; `name` is the endpoint's."""
+def from_reply(raw: RawReply, name: str, *, logprobs: bool = False) -> Setback:
+    """What a reply with another status than 200 means; `name` is the endpoint's. logprobs: those were asked for."""
     message = error_message(raw.body) or "no message"
     why = f"{name} answered with status {raw.status}: {message}"
     overloaded = raw.status in _OVERLOADED and raw.retry_after_s is not None  # it knows when it will be better
     if error_code(raw.body) == _NO_CREDIT or _NO_CREDIT_WORDS in message:
         return Setback("stop", why, raw.status, no_credit=True)
+    if logprobs and raw.status in _ROW_REFUSED and _LOGPROBS.search(message):
+        return Setback("stop", why, raw.status, hint=_NO_LOGPROBS)
     if overloaded or raw.status == 429:
         meaning: Meaning = "wait"
     elif raw.status in _TRY_AGAIN or raw.status >= 500:
@@ -82,7 +91,7 @@ def stop_error(setback: Setback, identity: Mapping[str, Any]) -> EndpointError:
         f"the endpoint refuses every request (status {setback.status})",
         where=place(identity),
         found=setback.why,
-        hint=_WHAT_TO_DO.get(status or 0, "check the endpoint's address; it usually ends in /v1"),
+        hint=setback.hint or _WHAT_TO_DO.get(status or 0, "check the endpoint's address; it usually ends in /v1"),
     )
 
 

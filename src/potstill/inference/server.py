@@ -28,7 +28,7 @@ from potstill.catalog.model import ResolvedModel
 from potstill.errors import InputError, MachineError
 from potstill.inference import guard
 from potstill.inference.completion import parse_completion
-from potstill.inference.dialect import Server
+from potstill.inference.dialect import Server, told_by
 from potstill.inference.endpoint import EndpointEngine
 from potstill.inference.identity import local_folder, model_identity
 from potstill.inference.protocol import Capabilities, RawReply, Reply, Request, TransportError
@@ -84,6 +84,7 @@ class ServedEngine:
         return Capabilities(
             choices=True, json_schema=True, local=False,
             max_concurrency=self._concurrency or DEFAULT_CONCURRENCY, context_window=self._context,
+            logprobs=told_by(self._kind),
         )
 
     async def generate(self, request: Request) -> RawReply:

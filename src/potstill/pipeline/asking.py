@@ -14,12 +14,13 @@ from itertools import chain
 from pathlib import Path
 
 from potstill.catalog import Price, ResolvedModel
+from potstill.errors import InputError
 from potstill.generation import Counted, Gate, OneTeacher, Outcome, Teacher, Way, generate_answers, way_of
 from potstill.generation.estimate import dry_clients, estimate_rows
 from potstill.inference import Journal, model_identity, open_batches, open_engine
 from potstill.inference.budget import Account, Budget, Ledger
 from potstill.inference.metered import MeteredClient
-from potstill.inference.protocol import Engine, Sampling
+from potstill.inference.protocol import Capabilities, Engine, Sampling
 from potstill.pipeline.teachers import Books, Plan, panel_of
 from potstill.rows import Row, content_hash
 from potstill.spec import GenerationSpec, TeacherSpec
@@ -49,14 +50,14 @@ def first_alone(teachers: Sequence[Teacher]) -> OneTeacher:
 async def ask_teachers(
     models: Sequence[ResolvedModel], task: Task, passes: Sequence[Pass], generation: GenerationSpec, journal_folder: Path,
     on_row: Callable[[int, Outcome], None], books: Books, *, say: Callable[[str], None] = lambda text: None,
-    gate: Gate | None = None, ledger: Ledger | None = None, estimated: bool = False,
+    gate: Gate | None = None, ledger: Ledger | None = None, estimated: bool = False, top_logprobs: int = 0,
 ) -> None:
     """Ask for all rows, one pass after the other; a reply that the journal in this folder holds is not asked for again.
 
     Args:
         on_row: See `generate_answers`; rows are numbered through all passes.
         books: Where it is written down how the teachers compare, and what their replies have taken.
-        say, ledger: See `opened_teachers`.
+        say, ledger, top_logprobs: See `opened_teachers`.
         gate: What the first pass has to come through before the rest is asked.
         estimated: First say what is still to be asked, and what that costs.
 
@@ -68,7 +69,10 @@ async def ask_teachers(
     """
     way = way_of(task, generation)
     size = context_needed(way, chain.from_iterable(one.rows() for one in passes), generation.max_tokens)
-    async with opened_teachers(models, generation, journal_folder, books, context=size, say=say, ledger=ledger) as teachers:
+    opened = opened_teachers(
+        models, generation, journal_folder, books, context=size, say=say, ledger=ledger, top_logprobs=top_logprobs
+    )
+    async with opened as teachers:
         if estimated:
             await _say_estimate(passes, way, teachers, models, say)
         if gate is not None:
@@ -112,7 +116,7 @@ def at_once(teachers: Sequence[Teacher]) -> int:
 @asynccontextmanager
 async def opened_teachers(
     models: Sequence[ResolvedModel], generation: GenerationSpec, journal_folder: Path, books: Books, *, context: int,
-    say: Callable[[str], None] = lambda text: None, ledger: Ledger | None = None,
+    say: Callable[[str], None] = lambda text: None, ledger: Ledger | None = None, top_logprobs: int = 0,
 ) -> AsyncIterator[list[Teacher]]:
     """The teachers behind the journal in this folder, closed at the end; they share the run's budget.
 
@@ -120,9 +124,10 @@ async def opened_teachers(
         context: Tokens that the longest request needs.
         say: See `open_engine`.
         ledger: Where others that are asked at the same time share the run's budget; made from the run's journals without it.
+        top_logprobs: Of how many of the likeliest tokens the teachers tell the log-probabilities with their answers.
 
     Raises:
-        InputError: a key, a file or an extra is missing, or a model cannot be opened.
+        InputError: a key, a file or an extra is missing, or a model cannot be opened, or tells no log-probabilities of use.
     """
     sampling = Sampling(temperature=generation.temperature, top_p=generation.top_p, max_tokens=generation.max_tokens)
     async with AsyncExitStack() as stack:
@@ -135,12 +140,31 @@ async def opened_teachers(
             own = journal_folder if shared else _own_folder(model, journal_folder)
             engine, under_way = await asyncio.to_thread(_open, model, journal, own, concurrency, context, say)
             stack.push_async_callback(engine.aclose)
+            if top_logprobs:
+                check_logprobs(model.name, engine.capabilities, generation.temperature)
             client = MeteredClient(
                 engine, journal, books.meters[model.name], concurrency=concurrency, under_way=under_way,
                 account=Account.of(replace(model, price=model.price_paid), ledger),
             )
-            teachers.append(Teacher(model.name, client, sampling))
+            teachers.append(Teacher(model.name, client, sampling, top_logprobs))
         yield teachers
+
+
+def check_logprobs(name: str, told: Capabilities, temperature: float) -> None:
+    """Raises:
+    InputError: the teacher tells no log-probabilities of its own distribution with answers drawn at this temperature.
+    """
+    if told.logprobs == "none":
+        raise InputError(
+            "this teacher does not tell the log-probabilities of its answers", where=name,
+            expected="an OpenAI-style endpoint that does, or a .gguf file",
+            hint="train on its text, or take its signals from its weights",
+        )
+    if told.logprobs == "tempered" and temperature not in (0.0, 1.0):
+        raise InputError(
+            "this teacher tells log-probabilities at the sampling temperature alone", where=f"{name}, generation.temperature",
+            found=temperature, expected="1.0 (or 0, greedy), at which they are those of the model itself",
+        )
 
 
 def _own_folder(model: ResolvedModel, journal_folder: Path) -> Path:

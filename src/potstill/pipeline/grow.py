@@ -37,21 +37,26 @@ from potstill.tasks import Task
 _WORDS_AROUND = 512  # tokens of what stands around the examples in a request
 
 
-def grow(context: Context, spool: Spool, splits: Mapping[str, int], books: Books) -> Grown:
+def grow(
+    context: Context, spool: Spool, splits: Mapping[str, int], books: Books, *, top_logprobs: int = 0
+) -> Grown:
     """Have new prompts written and answered until `generation.prompts.wanted` training rows would be kept.
 
     Args:
         spool: Holds the outcomes of the user's rows, as many of each split as `splits` says, those of train first.
         books: Go on with what the teachers have answered so far.
+        top_logprobs: See `opened_teachers`.
 
     Raises:
         BudgetError, EndpointError: see `generate`; what was received stays in the journal.
         InputError: no row can be a model for new ones.
     """
-    return asyncio.run(_grow(context, spool, splits, books))
+    return asyncio.run(_grow(context, spool, splits, books, top_logprobs))
 
 
-async def _grow(context: Context, spool: Spool, splits: Mapping[str, int], books: Books) -> Grown:
+async def _grow(
+    context: Context, spool: Spool, splits: Mapping[str, int], books: Books, top_logprobs: int
+) -> Grown:
     job, task, own = context.job, context.task(), context.rows("train")
     held_out, plan = [*context.rows("validation"), *context.rows("test")], job.generation.prompts
     check_models(own, task)
@@ -61,7 +66,9 @@ async def _grow(context: Context, spool: Spool, splits: Mapping[str, int], books
     ledger = ledger_of(context.teachers, job.generation, journal.parent)
     async with (
         choosing_judge(context, task, ledger) as judge,
-        opened_teachers(context.teachers, job.generation, journal, books, context=size, ledger=ledger) as teachers,
+        opened_teachers(
+            context.teachers, job.generation, journal, books, context=size, ledger=ledger, top_logprobs=top_logprobs
+        ) as teachers,
     ):
         strategy, concurrency = plan_of(job, task, judge)(teachers), at_once(teachers)
         way = Counted(inner, task, books.tallies)
