@@ -1,0 +1,238 @@
+"""The head, the softmax and every loss on tokens, in one walk over small tiles of positions.
+
+The logits of all positions, N x V numbers, never exist. A tile's logits are computed in float32, its losses and their gradient
+with respect to the logits follow at once, in the same memory, and what is kept are the gradients of the hidden states, N x H,
+and of the head, V x H. `backward` only scales them. This holds for cross-entropy and distillation alike (Hsu et al. 2024, Liger
+Kernel, arXiv:2410.10989, and Wijmans et al. 2024, Cut Cross-Entropy, arXiv:2411.09009, show the idea).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from potstill.signals.signal import Dense, Signal, TopK
+from potstill.training.losses.mix import Mix, refusal
+from potstill.training.losses.tile import Outcomes, Sums, Tile, overwrite_by_gradient, spans
+
+# Bytes of a tile of logits, and of the part of it for which intermediate results are made.
+_TILE_BYTES = {"cpu": 32 * 2**20, "other": 256 * 2**20}
+_PART_BYTES = {"cpu": 2 * 2**20, "other": 256 * 2**20}
+
+
+@dataclass(frozen=True, slots=True)
+class FusedLoss:
+    """What a batch gives.
+
+    Attributes:
+        loss: A scalar with a graph: the weighted sum of the losses over all positions / target_count, in nats.
+        parts: (P,), each loss of `Mix.token_losses` summed over positions, by position weights but not by the mix's; in nats,
+            soft losses times T squared. Undivided, so that parts of batches can be added up.
+        agreement: Scalar int64, positions where the student's likeliest token is the teacher's; without a signal, the target.
+    """
+
+    loss: torch.Tensor
+    parts: torch.Tensor
+    agreement: torch.Tensor
+
+
+def fused_loss(
+    hidden: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, target_ids: torch.Tensor,
+    target_weights: torch.Tensor | None, signal: Signal | None, mix: Mix, target_count: torch.Tensor | int, vocabulary: int,
+) -> FusedLoss:
+    """The token losses of a batch from the student's last hidden states.
+
+    Args:
+        hidden: (N, H), at target positions; any floating type. N may be 0: the loss is then zero, and has a graph.
+        weight: (V, H), the student's head.
+        bias: (V,), its bias, or None.
+        target_ids: (N,) int64, the token that follows each position.
+        target_weights: (N,), what each position counts; None counts 1 each.
+        signal: What the teacher says about these positions, at `mix.temperature`; None where the mix has no soft loss.
+        mix: The losses.
+        target_count: The number of target positions of the whole optimizer step; 0 counts as 1.
+        vocabulary: The number of real tokens. Rows of either head from there on are padding: they count as minus infinity.
+
+    Raises:
+        ValueError: the mix has no token loss, or a soft one without a signal for these positions and at its temperature.
+    """
+    comparison = _comparison(target_ids, target_weights, signal, mix, vocabulary)
+    wanted = tuple(torch.is_grad_enabled() and tensor is not None and tensor.requires_grad for tensor in (hidden, weight, bias))
+    with torch.autocast(hidden.device.type, enabled=False):  # it would round the products to bfloat16
+        loss, parts, agreement = _Fused.apply(hidden, weight, bias, comparison, mix, target_count, vocabulary, wanted)
+    return FusedLoss(loss, parts, agreement)
+
+
+def dense_loss(
+    logits: torch.Tensor, target_ids: torch.Tensor, target_weights: torch.Tensor | None, signal: Signal | None, mix: Mix,
+    target_count: torch.Tensor | int, vocabulary: int,
+) -> FusedLoss:
+    """The same from logits, (N, V), for models that scale or cap what comes out of their head.
+
+    Arguments, result and errors are those of `fused_loss`; the logits, and a gradient as large, are in memory.
+    """
+    comparison = _comparison(target_ids, target_weights, signal, mix, vocabulary)
+    with torch.autocast(logits.device.type, enabled=False):
+        loss, parts, agreement = _OnLogits.apply(logits, comparison, mix, target_count, vocabulary)
+    return FusedLoss(loss, parts, agreement)
+
+
+@dataclass(frozen=True, slots=True)
+class _Head:
+    """The rows of a head that are real tokens: weight (V, H) and bias (V,) or None."""
+
+    weight: torch.Tensor
+    bias: torch.Tensor | None
+
+    @classmethod
+    def of(cls, weight: torch.Tensor, bias: torch.Tensor | None, vocabulary: int) -> _Head:
+        """Of one in half precision a float32 copy is made, but where the device multiplies halves to float32 sums."""
+        weight = weight[:vocabulary]
+        if not weight.is_cuda:
+            weight = weight.float()
+        return cls(weight, None if bias is None else bias[:vocabulary].float())
+
+    def logits(self, hidden: torch.Tensor, buffer: torch.Tensor) -> torch.Tensor:
+        """(C, V) float32 of hidden states (C, H), in the first rows of the buffer."""
+        out = buffer[: len(hidden)]
+        if self.weight.dtype == torch.float32:
+            torch.mm(hidden.float(), self.weight.T, out=out)
+        else:
+            torch.mm(hidden.to(self.weight.dtype), self.weight.T, out_dtype=torch.float32, out=out)
+        return out if self.bias is None else out.add_(self.bias)
+
+
+@dataclass(frozen=True, slots=True)
+class _Comparison:
+    """What N positions are compared with. teacher: a dense one is its hidden states, (N, Ht), and its head."""
+
+    target_ids: torch.Tensor
+    weights: torch.Tensor | None
+    teacher: Outcomes | tuple[torch.Tensor, _Head] | None
+
+    def buffer_beside(self, logits: torch.Tensor) -> torch.Tensor | None:
+        """Room for a dense teacher's logits beside a tile of the student's."""
+        return torch.empty_like(logits) if isinstance(self.teacher, tuple) else None
+
+    def tile(self, start: int, stop: int, buffer: torch.Tensor | None) -> Tile:
+        """A range of positions; a dense teacher's logits are made in the buffer."""
+        teacher: Outcomes | torch.Tensor | None = None
+        if isinstance(self.teacher, Outcomes):
+            teacher = self.teacher.tile(start, stop)
+        elif self.teacher is not None and buffer is not None:
+            hidden, head = self.teacher
+            teacher = head.logits(hidden[start:stop], buffer)
+        return Tile(self.target_ids[start:stop], None if self.weights is None else self.weights[start:stop], teacher)
+
+
+def _comparison(
+    target_ids: torch.Tensor, weights: torch.Tensor | None, signal: Signal | None, mix: Mix, vocabulary: int
+) -> _Comparison:
+    if not mix.token_losses:
+        raise ValueError(f"no loss on tokens among {list(mix.weights)}")
+    teacher: Outcomes | tuple[torch.Tensor, _Head] | None = None
+    if signal is None:
+        if mix.soft_losses:
+            raise ValueError(f"{', '.join(mix.soft_losses)} need a signal")
+    elif len(signal) != len(target_ids):
+        raise ValueError(f"a signal for {len(signal)} positions, and {len(target_ids)} targets")
+    elif isinstance(signal, Dense):
+        if signal.temperature != mix.temperature:
+            raise ValueError(f"a signal at temperature {signal.temperature:g}, and losses at {mix.temperature:g}")
+        teacher = signal.hidden.detach(), _Head.of(signal.weight.detach(), signal.bias, vocabulary)
+    else:
+        if why := refusal(mix.token_losses, "top_k" if isinstance(signal, TopK) else "counts"):
+            raise ValueError(why)
+        teacher = Outcomes.of(signal, vocabulary)
+    return _Comparison(target_ids, None if weights is None else weights.float(), teacher)
+
+
+class _Fused(torch.autograd.Function):  # type: ignore[misc]
+    """hidden, weight, bias -> (loss, parts, agreement); the gradients of the first three are made on the way."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, hidden: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, comparison: _Comparison, mix: Mix,
+        target_count: torch.Tensor | int, vocabulary: int, wanted: tuple[bool, bool, bool],
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        of_hidden, of_weight, of_bias = (
+            torch.zeros_like(tensor, dtype=torch.float32) if tensor is not None and wants else None
+            for tensor, wants in zip((hidden, weight, bias), wanted, strict=True)
+        )
+        head = _Head.of(weight.float(), bias, vocabulary)
+        rows, rows_of_part = _rows(vocabulary, hidden.device)
+        buffer = torch.empty(min(rows, len(hidden)), vocabulary, device=hidden.device)
+        beside = comparison.buffer_beside(buffer)
+        sums = Sums.none(mix, hidden.device)
+        for start, stop in spans(len(hidden), rows):
+            states = hidden[start:stop].float()
+            logits = head.logits(states, buffer)
+            sums = sums + overwrite_by_gradient(logits, comparison.tile(start, stop, beside), mix, rows_of_part)
+            gradient = logits
+            if of_hidden is not None:
+                torch.mm(gradient, head.weight, out=of_hidden[start:stop])
+            if of_weight is not None:
+                of_weight[:vocabulary].addmm_(gradient.T, states)
+            if of_bias is not None:
+                of_bias[:vocabulary].add_(gradient.sum(0))
+        return _finish(ctx, mix, sums, target_count, (of_hidden, of_weight, of_bias), (hidden, weight, bias))
+
+    @staticmethod
+    def backward(ctx: Any, of_loss: torch.Tensor, *_: Any) -> tuple[torch.Tensor | None, ...]:
+        return (*_scaled(ctx, of_loss), None, None, None, None, None)
+
+
+class _OnLogits(torch.autograd.Function):  # type: ignore[misc]
+    """logits -> (loss, parts, agreement)."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, logits: torch.Tensor, comparison: _Comparison, mix: Mix, target_count: torch.Tensor | int, vocabulary: int
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        rows, rows_of_part = _rows(vocabulary, logits.device)
+        gradient = torch.zeros_like(logits, dtype=torch.float32)
+        of_tokens = gradient[:, :vocabulary].copy_(logits[:, :vocabulary])
+        beside = comparison.buffer_beside(of_tokens[:rows])
+        sums = Sums.none(mix, logits.device)
+        for start, stop in spans(len(logits), rows):
+            sums = sums + overwrite_by_gradient(of_tokens[start:stop], comparison.tile(start, stop, beside), mix, rows_of_part)
+        return _finish(ctx, mix, sums, target_count, (gradient,), (logits,))
+
+    @staticmethod
+    def backward(ctx: Any, of_loss: torch.Tensor, *_: Any) -> tuple[torch.Tensor | None, ...]:
+        return (*_scaled(ctx, of_loss), None, None, None, None)
+
+
+def _finish(
+    ctx: Any, mix: Mix, sums: Sums, target_count: torch.Tensor | int, gradients: tuple[torch.Tensor | None, ...],
+    inputs: tuple[torch.Tensor | None, ...],
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Keep for `backward` what it needs, and make the loss. The gradients are those of the undivided sum."""
+    count = target_count.clamp(min=1) if isinstance(target_count, torch.Tensor) else max(target_count, 1)
+    ctx.gradients, ctx.count = gradients, count
+    ctx.dtypes = [None if tensor is None else tensor.dtype for tensor in inputs]
+    ctx.mark_non_differentiable(sums.parts, sums.agreement)
+    total = sums.parts.new_zeros(())
+    for i, name in enumerate(mix.token_losses):
+        total = total + mix.weights[name] * sums.parts[i]
+    return total / count, sums.parts, sums.agreement
+
+
+def _scaled(ctx: Any, of_loss: torch.Tensor) -> list[torch.Tensor | None]:
+    """The gradients kept, times d/d loss. In place, so that nothing of their size is made: they serve once."""
+    gradients, ctx.gradients = ctx.gradients, None
+    if gradients is None:
+        raise RuntimeError("the gradients of this loss were used before: it can be differentiated once")
+    factor = of_loss / ctx.count
+    return [
+        None if gradient is None else gradient.mul_(factor).to(dtype)
+        for gradient, dtype in zip(gradients, ctx.dtypes, strict=True)
+    ]
+
+
+def _rows(vocabulary: int, device: torch.device) -> tuple[int, int]:
+    """Positions of a tile, and of the part of it for which intermediate results are made."""
+    kind = "cpu" if device.type == "cpu" else "other"
+    return max(1, _TILE_BYTES[kind] // (4 * vocabulary)), max(1, _PART_BYTES[kind] // (4 * vocabulary))
