@@ -156,21 +156,25 @@ class LoopbackEndpoint:
         self.paths.append(request.path_qs)
         if self.allows is not None and self._open >= self.allows:
             self.refused += 1
-            return await self._reply(request, body["messages"], status(429, "too many at once"))
+            return await self._reply(request, body, status(429, "too many at once"))
         self._open += 1
         self.most_in_flight = max(self.most_in_flight, self._open)
         try:
             if self._delay_s:
                 await asyncio.sleep(self._delay_s)
             fault = self._fault(body["messages"], attempt)
-            return await self._reply(request, body["messages"], fault or Fault())
+            return await self._reply(request, body, fault or Fault())
         finally:
             self._open -= 1
 
-    async def _reply(self, request: web.Request, messages: Messages, fault: Fault) -> web.StreamResponse:
+    def completion_of(self, body: dict[str, Any]) -> bytes:
+        """The body of a good reply to a request's."""
+        return completion(self._answer(body["messages"]))
+
+    async def _reply(self, request: web.Request, asked: dict[str, Any], fault: Fault) -> web.StreamResponse:
         if fault.hangs:
             await self._closing.wait()
-        body = completion(self._answer(messages)) if fault.body is None else fault.body
+        body = self.completion_of(asked) if fault.body is None else fault.body
         if fault.cut is None:
             return web.Response(status=fault.status, body=body, content_type=fault.content_type, headers=fault.headers)
         response = web.StreamResponse(headers={"Content-Type": "application/json", "Content-Length": str(len(body))})

@@ -29,12 +29,15 @@ def summary(messages: Messages) -> str:
     return f"summary {round_of(messages)}"
 
 
-async def ask(server: LoopbackEndpoint, folder: Path, row: Row = ARTICLE, max_tokens: int = 512) -> Candidate | Failure:
+async def ask(
+    server: LoopbackEndpoint, folder: Path, row: Row = ARTICLE, max_tokens: int = 512, top_logprobs: int = 0
+) -> Candidate | Failure:
     engine = EndpointEngine(server.base_url, "teacher", None, timeout_s=20)
     try:
         with Journal(folder) as journal:
             client = Client(engine, journal, concurrency=2, max_attempts=2)
-            return await ChainOfDensity(TASK).ask(Teacher("teacher", client, Sampling(max_tokens=max_tokens)), row, 0)
+            teacher = Teacher("teacher", client, Sampling(max_tokens=max_tokens), top_logprobs)
+            return await ChainOfDensity(TASK).ask(teacher, row, 0)
     finally:
         await engine.aclose()
 
@@ -59,6 +62,18 @@ async def test_each_round_builds_on_the_one_before_and_the_last_is_the_answer(tm
     assert row.meta["density_rounds"] == ROUNDS
     assert "density_stopped" not in row.meta
     assert [message.content for message in row.messages[:-1]] == [message.content for message in ARTICLE.messages]
+
+
+async def test_a_row_says_which_round_it_came_from_and_each_tells_what_is_wanted(tmp_path: Path) -> None:
+    async with LoopbackEndpoint(summary, fault=failing_in(3, raw(completion("half", finish_reason="length")))) as server:
+        found = await ask(server, tmp_path, top_logprobs=5)
+    assert isinstance(found, Candidate)
+    assert [request.body["top_logprobs"] for request in server.requests] == [5] * 3
+    (key,) = answered_row(ARTICLE, found).meta["request_keys"]
+    with Journal(tmp_path) as journal:
+        kept = journal.reply(key)
+    assert kept is not None
+    assert b"summary 2" in kept.body
 
 
 async def test_a_summary_has_room_whatever_the_job_allows(tmp_path: Path) -> None:
