@@ -1,0 +1,147 @@
+"""Top-k signals: the most probable tokens that hold a given mass together, and the exact mass of all others.
+
+On disk a position takes 1 byte for the number of its entries, 4 for the log of the tail mass at each temperature, and 3 for
+an entry while a vocabulary has up to 65,536 tokens: 2 for the id, 1 for the logarithm of its probability beside the largest.
+Beyond that an id takes the bits it needs.
+
+Entries are stored once, for all temperatures: log p_T = log p_1 / T - log Z_T. The probabilities of entries and tail add up to
+1, and the tail mass is stored exactly, so that Z_T follows from it. The byte holds log(p_max / p), at most 24 nats, in steps
+that grow with it: half a step is 0.1 % of a probability near the largest, 2.6 % of one at 1/10 of it, 8 % at 1/1,000. At
+temperature 1 that moves a probability by 0.003 at most, and the distribution by less than 0.0005 nats of Kullback-Leibler
+divergence.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+
+from potstill.errors import InputError
+from potstill.signals.packing import Array, Body, Cursor, as_table, pack_ids, places, small_type, unpack_ids
+from potstill.signals.selecting import in_blocks, largest
+from potstill.signals.signal import TopK
+
+_FINEST = 0.1  # nats: below it steps are about equal, above it they grow in proportion
+_GROWTH = np.log1p(24.0 / _FINEST) / 255
+_STEPS = (_FINEST * np.expm1(_GROWTH * np.arange(256))).astype(np.float32)  # code to nats below the largest
+_LEAST = torch.finfo(torch.float32).tiny  # mass of a tail that has any token: at zero, reverse divergences would be infinite
+
+
+@dataclass(frozen=True, slots=True)
+class TopKEncoding:
+    """How top-k signals are kept.
+
+    Attributes:
+        vocabulary: The number of real tokens; rows of a head beyond are padding, and never an entry.
+        temperatures: Those at which the signals may be asked for.
+        mass: Entries are added until they hold this mass, at the hottest of the temperatures.
+        top: The most entries a position may have.
+    """
+
+    vocabulary: int
+    temperatures: tuple[float, ...] = (1.0,)
+    mass: float = 0.98
+    top: int = 64
+    name: ClassVar[str] = "top_k"
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What the store's header says of it."""
+        return {
+            "name": self.name, "vocabulary": self.vocabulary, "temperatures": list(self.temperatures), "mass": self.mass,
+            "top": self.top,
+        }
+
+    def select(self, logits: torch.Tensor, starts: torch.Tensor) -> tuple[Array, ...]:
+        """What is kept of C distributions: ids (C, K), log(p_max / p) (C, K), entries used (C,), log tails (C, temperatures).
+
+        Args:
+            logits: (C, V) float32, -inf at padding.
+            starts: Not needed here.
+        """
+        blocks = in_blocks(logits)
+        values, ids = largest(blocks, min(self.top, self.vocabulary))
+        masses = {temperature: _masses(blocks, ids, temperature) for temperature in self.temperatures}
+        entries, _ = masses[max(self.temperatures)]
+        used = ((entries.cumsum(1) < self.mass).sum(1) + 1).clamp_(max=ids.shape[1])
+        tails = torch.stack([_tail(entries, rest, used) for entries, rest in masses.values()], dim=1)
+        tails = torch.where((used < self.vocabulary)[:, None], tails.clamp_min(_LEAST), tails)
+        return tuple(part.cpu().numpy() for part in (ids, values[:, :1] - values, used, tails.log()))
+
+    def pack(self, ids: Array, below: Array, used: Array, log_tails: Array) -> bytes:
+        """The bytes of one text's positions; arrays as `select` gives them, rows sorted by falling probability."""
+        kept = places(used)
+        ids, below = (part[:, : kept.shape[1]][kept] for part in (ids, below))
+        codes = np.rint(np.log1p(below / _FINEST) / _GROWTH).clip(0, 255).astype(np.uint8)
+        parts = (used.astype(small_type(self.top)), log_tails.astype("<f4"), codes)
+        return b"".join((*(part.tobytes() for part in parts), pack_ids(ids, self.vocabulary)))
+
+    def pack_told(self, entries: Sequence[tuple[Array, Array, float]]) -> bytes:
+        """The bytes of one text whose entries somebody told: for each position ids, their log p, and the log tail mass.
+
+        Only for an encoding at one temperature, at which they were told; the `top` largest are kept, the others join the tail.
+        """
+        used = np.array([min(len(ids), self.top) for ids, _, _ in entries])
+        table = np.zeros((len(entries), int(used.max(initial=0))), np.int64)
+        below = np.zeros(table.shape)
+        log_tails = np.empty((len(entries), 1))
+        for row, (ids, logprobs, log_tail) in enumerate(entries):
+            order = np.argsort(-logprobs, kind="stable")
+            kept, left = order[: self.top], order[self.top :]
+            table[row, : len(kept)] = ids[kept]
+            below[row, : len(kept)] = logprobs[kept[:1]] - logprobs[kept]
+            log_tails[row] = np.logaddexp.reduce([log_tail, *logprobs[left]])
+        return self.pack(table, below, used, log_tails)
+
+    def decode(self, bodies: Sequence[Body], temperature: float) -> TopK:
+        """The signals of several texts, one after the other.
+
+        Raises:
+            InputError: this temperature is not among those stored.
+        """
+        if temperature not in self.temperatures:
+            raise InputError(
+                "the signals were not captured at this temperature", where="training.temperature", found=f"{temperature:g}",
+                expected=" or ".join(f"{known:g}" for known in self.temperatures), hint="capture them anew at this one",
+            )
+        at = self.temperatures.index(temperature)
+        used, tails, codes, ids = zip(*map(self._parts, bodies), strict=True)
+        used_of, log_tail = np.concatenate(used), np.concatenate([part[:, at] for part in tails])
+        logits = as_table([-_STEPS[part] / np.float32(temperature) for part in codes], used_of, -np.inf, np.float32)
+        total = np.exp(logits).sum(1, dtype=np.float64).clip(min=1e-30)
+        with np.errstate(divide="ignore"):  # a tail that holds all, to rounding, leaves nothing to the entries
+            kept_mass = np.log(-np.expm1(np.minimum(log_tail.astype(np.float64), 0.0)))
+        logits += (kept_mass - np.log(total)).astype(np.float32)[:, None]
+        table = as_table(ids, used_of, 0, np.int64)
+        return TopK(torch.from_numpy(table), torch.from_numpy(logits), torch.from_numpy(log_tail.copy()))
+
+    def _parts(self, body: Body) -> tuple[Array, Array, Array, Array]:
+        cursor, count = Cursor(body.content), body.positions
+        used = cursor.take(small_type(self.top), count).astype(np.int64)
+        tails = cursor.take("<f4", count * len(self.temperatures)).reshape(count, -1)
+        entries = int(used.sum())
+        return used, tails, cursor.take("u1", entries), unpack_ids(cursor, entries, self.vocabulary)
+
+
+def _masses(blocks: torch.Tensor, ids: torch.Tensor, temperature: float) -> tuple[torch.Tensor, torch.Tensor]:
+    """The probabilities (C, K) of `ids` at a temperature, and the mass (C,) of all others, in float64.
+
+    The others are summed up, for 1 minus the entries would lose a small mass to rounding; and by blocks, for a running sum over
+    a vocabulary, such as softmax has inside, is off by some 1e-5 in float32.
+    """
+    logits = blocks.flatten(1)
+    weights = torch.softmax(logits if temperature == 1.0 else logits / temperature, dim=1)
+    entries = weights.gather(1, ids).double()
+    rest = weights.scatter_(1, ids, 0.0).view(blocks.shape).sum(-1, dtype=torch.float64).sum(-1)
+    total = rest + entries.sum(1)
+    return entries / total[:, None], rest / total
+
+
+def _tail(entries: torch.Tensor, rest: torch.Tensor, used: torch.Tensor) -> torch.Tensor:
+    """The mass (C,) of all but the first `used` entries, the smallest added first."""
+    unused = torch.arange(entries.shape[1], device=entries.device) >= used[:, None]
+    return rest + (entries * unused).flip(1).cumsum(1)[:, -1]
