@@ -1,3 +1,3 @@
-"""Objectives: one pure function each, on tensors alone."""
+"""Objectives, on tensors and a teacher's signals alone: divergences, what mixes them, and the walk that computes them."""
 
 from __future__ import annotations

@@ -15,11 +15,12 @@ import torch
 
 from potstill.signals.signal import Dense, Signal, TopK
 from potstill.training.losses.mix import Mix, refusal
+from potstill.training.losses.products import Head, multiplied_by_the_faster_library
 from potstill.training.losses.tile import Outcomes, Sums, Tile, overwrite_by_gradient, spans
 
 # Bytes of a tile of logits, and of the part of it for which intermediate results are made.
 _TILE_BYTES = {"cpu": 32 * 2**20, "other": 256 * 2**20}
-_PART_BYTES = {"cpu": 2 * 2**20, "other": 256 * 2**20}
+_PART_BYTES = {"cpu": 2**20, "other": 256 * 2**20}
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +61,8 @@ def fused_loss(
     """
     comparison = _comparison(target_ids, target_weights, signal, mix, vocabulary)
     wanted = tuple(torch.is_grad_enabled() and tensor is not None and tensor.requires_grad for tensor in (hidden, weight, bias))
-    with torch.autocast(hidden.device.type, enabled=False):  # it would round the products to bfloat16
+    # Autocast would round the products to bfloat16.
+    with torch.autocast(hidden.device.type, enabled=False), multiplied_by_the_faster_library():
         loss, parts, agreement = _Fused.apply(hidden, weight, bias, comparison, mix, target_count, vocabulary, wanted)
     return FusedLoss(loss, parts, agreement)
 
@@ -74,34 +76,9 @@ def dense_loss(
     Arguments, result and errors are those of `fused_loss`; the logits, and a gradient as large, are in memory.
     """
     comparison = _comparison(target_ids, target_weights, signal, mix, vocabulary)
-    with torch.autocast(logits.device.type, enabled=False):
+    with torch.autocast(logits.device.type, enabled=False), multiplied_by_the_faster_library():
         loss, parts, agreement = _OnLogits.apply(logits, comparison, mix, target_count, vocabulary)
     return FusedLoss(loss, parts, agreement)
-
-
-@dataclass(frozen=True, slots=True)
-class _Head:
-    """The rows of a head that are real tokens: weight (V, H) and bias (V,) or None."""
-
-    weight: torch.Tensor
-    bias: torch.Tensor | None
-
-    @classmethod
-    def of(cls, weight: torch.Tensor, bias: torch.Tensor | None, vocabulary: int) -> _Head:
-        """Of one in half precision a float32 copy is made, but where the device multiplies halves to float32 sums."""
-        weight = weight[:vocabulary]
-        if not weight.is_cuda:
-            weight = weight.float()
-        return cls(weight, None if bias is None else bias[:vocabulary].float())
-
-    def logits(self, hidden: torch.Tensor, buffer: torch.Tensor) -> torch.Tensor:
-        """(C, V) float32 of hidden states (C, H), in the first rows of the buffer."""
-        out = buffer[: len(hidden)]
-        if self.weight.dtype == torch.float32:
-            torch.mm(hidden.float(), self.weight.T, out=out)
-        else:
-            torch.mm(hidden.to(self.weight.dtype), self.weight.T, out_dtype=torch.float32, out=out)
-        return out if self.bias is None else out.add_(self.bias)
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,7 +87,7 @@ class _Comparison:
 
     target_ids: torch.Tensor
     weights: torch.Tensor | None
-    teacher: Outcomes | tuple[torch.Tensor, _Head] | None
+    teacher: Outcomes | tuple[torch.Tensor, Head] | None
 
     def buffer_beside(self, logits: torch.Tensor) -> torch.Tensor | None:
         """Room for a dense teacher's logits beside a tile of the student's."""
@@ -132,7 +109,7 @@ def _comparison(
 ) -> _Comparison:
     if not mix.token_losses:
         raise ValueError(f"no loss on tokens among {list(mix.weights)}")
-    teacher: Outcomes | tuple[torch.Tensor, _Head] | None = None
+    teacher: Outcomes | tuple[torch.Tensor, Head] | None = None
     if signal is None:
         if mix.soft_losses:
             raise ValueError(f"{', '.join(mix.soft_losses)} need a signal")
@@ -141,7 +118,7 @@ def _comparison(
     elif isinstance(signal, Dense):
         if signal.temperature != mix.temperature:
             raise ValueError(f"a signal at temperature {signal.temperature:g}, and losses at {mix.temperature:g}")
-        teacher = signal.hidden.detach(), _Head.of(signal.weight.detach(), signal.bias, vocabulary)
+        teacher = signal.hidden.detach(), Head.of(signal.weight.detach(), signal.bias, vocabulary)
     else:
         if why := refusal(mix.token_losses, "top_k" if isinstance(signal, TopK) else "counts"):
             raise ValueError(why)
@@ -161,7 +138,7 @@ class _Fused(torch.autograd.Function):  # type: ignore[misc]
             torch.zeros_like(tensor, dtype=torch.float32) if tensor is not None and wants else None
             for tensor, wants in zip((hidden, weight, bias), wanted, strict=True)
         )
-        head = _Head.of(weight.float(), bias, vocabulary)
+        head = Head.of(weight.float(), bias, vocabulary)
         rows, rows_of_part = _rows(vocabulary, hidden.device)
         buffer = torch.empty(min(rows, len(hidden)), vocabulary, device=hidden.device)
         beside = comparison.buffer_beside(buffer)
