@@ -65,6 +65,10 @@ async def test_the_request_has_anthropics_shape() -> None:
     assert reply.latency_s > 0
 
 
+def test_no_log_probabilities_are_told() -> None:
+    assert AnthropicEngine("http://127.0.0.1:9", "claude", None).capabilities.logprobs == "none"
+
+
 async def test_what_says_nothing_is_not_sent(ask_for: AskFor) -> None:
     async with AnthropicServer(shout) as server:
         await send(server, ask_for("hi"))

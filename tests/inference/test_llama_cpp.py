@@ -18,7 +18,7 @@ from inference.tiny_models import BOS, CHAT, END_OF_TURN, chat_tokenizer, write_
 from potstill.catalog.model import ResolvedModel
 from potstill.errors import InputError, ModelNotFoundError
 from potstill.inference import open_engine
-from potstill.inference.completion import error_message
+from potstill.inference.completion import error_message, parse_completion
 from potstill.inference.llama_cpp import LlamaCppEngine
 from potstill.inference.protocol import Reply, Request, Sampling
 from potstill.rows import Message
@@ -91,10 +91,11 @@ async def test_log_probabilities_change_no_answer(one_slot: LlamaCppEngine, ask_
     request = ask_for(QUESTIONS[2], max_tokens=6, temperature=1.0)
     plain, told = await ask(one_slot, request), await ask(one_slot, replace(request, top_logprobs=30))
     assert told.text == plain.text
-    assert (plain.logprobs, one_slot.capabilities.logprobs) == (None, "raw")
-    assert told.logprobs is not None
-    assert [len(place.top) for place in told.logprobs] == [30] * 6
-    assert b"".join(place.written.data or b"" for place in told.logprobs).decode() == told.text
+    read = parse_completion(await one_slot.generate(replace(request, top_logprobs=30)), logprobs=True).logprobs
+    assert read is not None
+    assert [len(place.top) for place in read] == [30] * 6
+    assert b"".join(place.written.data or b"" for place in read).decode() == told.text
+    assert one_slot.capabilities.logprobs == "raw"
 
 
 def test_slots_and_context_are_told(one_slot: LlamaCppEngine, four_slots: LlamaCppEngine) -> None:

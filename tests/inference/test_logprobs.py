@@ -28,7 +28,7 @@ def shout(messages: Messages) -> str:
 
 def parse(content: Any) -> Reply:
     choice = {"message": {"content": "hi"}, "finish_reason": "stop", "logprobs": {"content": content}}
-    return parse_completion(RawReply(200, orjson.dumps({"choices": [choice]}), 0.1))
+    return parse_completion(RawReply(200, orjson.dumps({"choices": [choice]}), 0.1), logprobs=True)
 
 
 def told(**entry: Any) -> TokenLogprobs:
@@ -48,6 +48,11 @@ async def test_an_endpoint_is_asked_for_as_many_as_are_wanted(ask_for: AskFor, s
         await engine.aclose()
     asked, plain = (request.body for request in endpoint.requests)
     assert {name: asked[name] for name in asked if name not in plain} == {"logprobs": True, "top_logprobs": 7, **more}
+
+
+def test_whoever_wants_the_answer_alone_does_not_read_them() -> None:
+    choice = {"message": {"content": "hi"}, "logprobs": {"content": [{"token": "hi", "logprob": -1.0}]}}
+    assert parse_completion(RawReply(200, orjson.dumps({"choices": [choice]}), 0.1)).logprobs is None
 
 
 def test_openai_names_tokens_by_their_bytes() -> None:

@@ -11,7 +11,7 @@ from typing import Any
 import orjson
 
 from potstill.inference.logprobs import parse_logprobs
-from potstill.inference.protocol import FinishReason, MalformedReplyError, RawReply, Reply, TokenLogprobs
+from potstill.inference.protocol import FinishReason, MalformedReplyError, RawReply, Reply
 
 _FINISH: dict[str, FinishReason] = {
     "length": "length",
@@ -22,8 +22,10 @@ _FINISH: dict[str, FinishReason] = {
 _SHOWN = 120
 
 
-def parse_completion(raw: RawReply) -> Reply:
+def parse_completion(raw: RawReply, *, logprobs: bool = False) -> Reply:
     """The first choice of a reply. Reasoning that stands in a field of its own is kept apart from the text.
+
+    logprobs: also read the log-probabilities, which takes longer than all the rest; whoever only wants the answer does not.
 
     A refusal (`message.refusal`, or a content filter's finish reason) has finish reason "refused" and its own words as text.
 
@@ -43,16 +45,15 @@ def parse_completion(raw: RawReply) -> Reply:
     finish = _FINISH.get(str(choice.get("finish_reason")), "stop")
     usage = data.get("usage")
     usage = usage if isinstance(usage, Mapping) else {}
-    logprobs = parse_logprobs(choice.get("logprobs"))
     return Reply(
         text=text or (refusal if isinstance(refusal, str) else ""),
         finish_reason="refused" if refusal else finish,
         prompt_tokens=_count(usage.get("prompt_tokens")),
         completion_tokens=_count(usage.get("completion_tokens")),
         latency_s=raw.latency_s,
-        token_ids=_token_ids(logprobs, _count(usage.get("completion_tokens"))),
+        token_ids=_token_ids(choice.get("logprobs"), _count(usage.get("completion_tokens"))),
         reasoning=_reasoning(message),
-        logprobs=logprobs,
+        logprobs=parse_logprobs(choice.get("logprobs")) if logprobs else None,
     )
 
 
@@ -136,10 +137,13 @@ def _reasoning(message: Mapping[str, Any]) -> str | None:
     return next((text for text in told if isinstance(text, str) and text.strip()), None)
 
 
-def _token_ids(logprobs: tuple[TokenLogprobs, ...] | None, completion_tokens: int | None) -> tuple[int, ...] | None:
-    """The ids that some servers tell with the probabilities; llama.cpp leaves out tokens that are parts of a character."""
-    ids = [token.written.id for token in logprobs or () if token.written.id is not None]
-    return tuple(ids) if ids and len(ids) == completion_tokens else None
+def _token_ids(logprobs: Any, completion_tokens: int | None) -> tuple[int, ...] | None:
+    """The ids that llama.cpp tells beside the probabilities; it leaves out tokens that are parts of a character."""
+    entries = logprobs.get("content") if isinstance(logprobs, Mapping) else None
+    if not isinstance(entries, list) or len(entries) != completion_tokens:
+        return None
+    ids = [entry["id"] for entry in entries if isinstance(entry, Mapping) and isinstance(entry.get("id"), int)]
+    return tuple(ids) if len(ids) == len(entries) else None
 
 
 def _count(value: Any) -> int | None:

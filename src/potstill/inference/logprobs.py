@@ -12,13 +12,12 @@ docs.vllm.ai/en/latest/configuration/engine_args, llama.cpp's tools/server/READM
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Mapping
 from typing import Any
 
 from potstill.inference.protocol import TokenLogprobs, ToldToken
 
-_BY_ID = re.compile(r"token_id:(\d+)")
+_BY_ID = "token_id:"
 # Stands for minus infinity in JSON, which has none; llama.cpp writes the least float in its place.
 _NOTHING = -9999.0
 # What a server writes for bytes that are no character by themselves, if it tells text alone: any of many tokens.
@@ -36,9 +35,9 @@ def parse_logprobs(told: Any) -> tuple[TokenLogprobs, ...] | None:
 
 def read_logprob(value: Any) -> float:
     """A log-probability; minus infinity for what is none, and for the numbers that stand for it."""
-    if not isinstance(value, int | float) or isinstance(value, bool) or not math.isfinite(value) or value <= _NOTHING:
-        return -math.inf
-    return min(float(value), 0.0)
+    if isinstance(value, float | int) and _NOTHING < value < math.inf and value is not True and value is not False:
+        return value if value < 0.0 else 0.0
+    return -math.inf
 
 
 def _entry(entry: Mapping[str, Any]) -> TokenLogprobs:
@@ -49,22 +48,19 @@ def _entry(entry: Mapping[str, Any]) -> TokenLogprobs:
 
 
 def _token(entry: Mapping[str, Any]) -> ToldToken:
-    text, data, own_id = entry.get("token"), entry.get("bytes"), entry.get("id")
-    text = text if isinstance(text, str) else None
-    logprob = read_logprob(entry.get("logprob"))
-    by_id = None if text is None else _BY_ID.fullmatch(text)
-    if by_id is not None:
-        return ToldToken(int(by_id[1]), None, logprob)
-    is_id = isinstance(own_id, int) and not isinstance(own_id, bool) and own_id >= 0
-    return ToldToken(own_id if is_id else None, _bytes(text, data), logprob)
+    text, own_id = entry.get("token"), entry.get("id")
+    text, logprob = text if isinstance(text, str) else None, read_logprob(entry.get("logprob"))
+    if text is not None and text.startswith(_BY_ID) and text[len(_BY_ID) :].isdecimal():
+        return ToldToken(int(text[len(_BY_ID) :]), None, logprob)
+    is_id = isinstance(own_id, int) and own_id is not True and own_id >= 0
+    return ToldToken(own_id if is_id else None, _bytes(text, entry.get("bytes")), logprob)
 
 
 def _bytes(text: str | None, data: Any) -> bytes | None:
     """The token's bytes; those of its text where they are not told, if that stands for no others."""
-    if isinstance(data, list) and all(isinstance(byte, int) and 0 <= byte < 256 for byte in data):
-        told = bytes(data)
-    elif text is not None:
-        told = text.encode(errors="replace")
-    else:
-        return None
-    return None if text is not None and _UNREADABLE in text and told == text.encode() else told
+    by_text = None if text is None else text.encode(errors="replace")
+    try:
+        told = bytes(data) if isinstance(data, list) else by_text
+    except (TypeError, ValueError):  # no list of bytes
+        told = by_text
+    return None if text is not None and _UNREADABLE in text and told == by_text else told

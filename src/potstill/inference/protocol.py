@@ -122,7 +122,7 @@ class Reply:
 
     token_ids: every token that was written, the one that ended the turn included; None where that was not asked or not told.
     reasoning: what the model thought before it answered, where the endpoint tells it apart from the answer.
-    logprobs: of the tokens written, as the server lists them; None where that was not asked or not told.
+    logprobs: of the tokens written, as the server lists them; None where they were not asked for, not told or not read.
     """
 
     text: str

@@ -91,7 +91,7 @@ def _signal(journal: Journal, turns: Sequence[tuple[Sequence[int], str | None]],
         raw = journal.reply(key)
         if raw is None:
             return NOT_KEPT
-        found = answer_places(target, parse_completion(raw), tokens)
+        found = answer_places(target, parse_completion(raw, logprobs=True), tokens)
         if isinstance(found, str):
             return found
         places += found

@@ -109,7 +109,7 @@ class PromptLogprobs:
         told = reply.logprobs or ()
         self._check(text, told, tokens)
         return top_signal([
-            _entries(of_token) for of_token, is_target in zip(told, text.target_mask, strict=True) if is_target
+            _entries(of_token, tokens) for of_token, is_target in zip(told, text.target_mask, strict=True) if is_target
         ])
 
     def _check(self, text: Text, told: tuple[TokenLogprobs, ...], tokens: TokenBytes) -> None:
@@ -135,9 +135,11 @@ class PromptLogprobs:
                 )
 
 
-def _entries(told: TokenLogprobs) -> Entries:
+def _entries(told: TokenLogprobs, tokens: TokenBytes) -> Entries:
+    """Log-probabilities by id. Rows of the teacher's head that are no tokens, padding, are left to the tail."""
     every = (*told.top, told.written)
-    return {token.id: token.logprob for token in every if token.id is not None and token.logprob > -math.inf}
+    named = {token.id: token.logprob for token in every if token.id is not None and token.logprob > -math.inf}
+    return {token_id: logprob for token_id, logprob in named.items() if tokens.of(token_id) is not None}
 
 
 def _same(ours: bytes | None, theirs: bytes | None) -> bool:
