@@ -78,6 +78,7 @@ async def test_a_server_is_started_asked_and_stopped(ask_for: AskFor, folder: Pa
     chosen = model(folder, server_args=["--tensor-parallel-size", 2])
     engine = open_engine(chosen, context=1024, folder=tmp_path / "logs", say=said.append)
     assert not (tmp_path / "note.json").exists()
+    assert engine.capabilities.logprobs == "raw"
     replies = await asyncio.gather(*(engine.generate(ask_for(text)) for text in ("hi", "ho")))
     await engine.aclose()
     assert [engine.parse(raw).text for raw in replies] == ["HI", "HO"]
@@ -99,6 +100,7 @@ async def test_the_journal_outlives_the_server_which_is_not_started_for_what_is_
     assert model_identity(chosen) == model_identity(resolve(ModelSpec(path=str(folder))))
     for time_asked in range(2):
         engine = open_engine(chosen, folder=tmp_path)
+        assert engine.capabilities.logprobs == "tempered"
         with Journal(tmp_path / "journal") as journal:
             answer = await Client(engine, journal, concurrency=2).ask(ask_for("hi"))
         await engine.aclose()

@@ -30,9 +30,11 @@ from potstill.quiet import quiet_transformers
 from potstill.rows import Message, Row
 from potstill.signals import endpoint
 from potstill.signals.endpoint import answer_places, signals_of
+from potstill.signals.packing import Body
 from potstill.signals.signal import TopK
 from potstill.signals.token_bytes import TokenBytes
-from potstill.signals.top_entries import TAIL_FLOOR, told_places, top_signal
+from potstill.signals.top_entries import TAIL_FLOOR, drawn, told_places, top_signal
+from potstill.signals.top_k import TopKEncoding
 from potstill.spec import GenerationSpec
 from potstill.tasks import get_task
 from potstill.templates import ChatTemplate
@@ -289,13 +291,14 @@ def test_what_is_named_twice_counts_once(tokens: TokenBytes) -> None:
     assert signal.log_tail[0].exp().item() == pytest.approx(1 - math.exp(-0.5) - math.exp(-1.5), abs=1e-6)
 
 
-def test_a_signal_comes_apart_into_what_a_store_packs() -> None:
-    signal = top_signal([{7: math.log(0.5), 9: math.log(0.25), 3: math.log(0.125)}, {4: math.log(0.75)}])
+def test_a_signal_is_packed_as_one_that_was_captured() -> None:
+    signal = top_signal([{7: math.log(0.5), 9: math.log(0.25), 3: math.log(0.125)}, {4: math.log(0.75)}, drawn(5), {}])
     assert signal is not None
-    found = [(ids.tolist(), logprobs, tail) for ids, logprobs, tail in told_places(signal)]
-    assert [ids for ids, _, _ in found] == [[7, 9, 3], [4]]
-    assert [round(math.exp(tail), 6) for _, _, tail in found] == [0.125, 0.25]
-    assert [float(logprobs[0]) for _, logprobs, _ in found] == pytest.approx([math.log(0.5), math.log(0.75)])
+    encoding = TopKEncoding(vocabulary=300)
+    unpacked = encoding.decode([Body(len(signal), encoding.pack_told(told_places(signal)))], 1.0)
+    assert torch.equal(unpacked.ids, signal.ids)
+    torch.testing.assert_close(unpacked.log_tail, signal.log_tail)
+    torch.testing.assert_close(unpacked.logprobs.exp(), signal.logprobs.exp(), atol=0.01, rtol=0)
 
 
 def test_numbers_that_are_of_no_one_distribution_make_no_signal() -> None:

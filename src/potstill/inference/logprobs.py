@@ -3,7 +3,8 @@
 OpenAI names tokens by text and bytes, llama.cpp by their ids too, vLLM by either, as it is asked. Servers differ in which
 distribution they tell of. OpenAI and vLLM tell the model's own, before temperature and truncation (vLLM unless it runs with
 another `--logprobs-mode` than raw_logprobs), and so does llama.cpp, unless it is asked for post_sampling_probs. SGLang tells
-that at the temperature of the sampling, unless it runs with SGLANG_RETURN_ORIGINAL_LOGPROB.
+that at the temperature of the sampling, unless it runs with SGLANG_RETURN_ORIGINAL_LOGPROB, and where the set of answers is
+closed, that among these answers.
 
 Sources: platform.openai.com/docs/api-reference/chat/object, docs.vllm.ai/en/latest/serving/openai_compatible_server,
 docs.vllm.ai/en/latest/configuration/engine_args, llama.cpp's tools/server/README.md.
