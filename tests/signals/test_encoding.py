@@ -107,9 +107,10 @@ def test_padding_of_the_head_is_never_a_token(encoding: TopKEncoding | CountsEnc
 
 def test_told_entries_are_cut_to_the_largest_and_the_others_join_the_tail() -> None:
     encoding = TopKEncoding(49_152, top=2)
-    told = (np.array([7, 8, 9]), np.log([0.2, 0.5, 0.1]), float(np.log(0.2)))
-    nothing = (np.array([], int), np.array([]), 0.0)
-    signal = encoding.decode([Body(2, encoding.pack_told([told, nothing]))], 1.0)
+    told = torch.tensor([[0.2, 0.5, 0.1], [0.0, 0.0, 0.0]]).log()
+    nothing_told = torch.tensor([0.2, 1.0]).log()
+    signal = TopK(torch.tensor([[7, 8, 9], [0, 0, 0]]), told, nothing_told)
+    signal = encoding.decode([Body(2, encoding.pack_told(signal))], 1.0)
     assert signal.ids.tolist() == [[8, 7], [0, 0]]
     torch.testing.assert_close(signal.logprobs[0].exp(), torch.tensor([0.5, 0.2]), rtol=0, atol=MOST_OFF)
     torch.testing.assert_close(signal.log_tail.exp(), torch.tensor([0.3, 1.0]))

@@ -80,22 +80,16 @@ class TopKEncoding:
         parts = (used.astype(small_type(self.top)), log_tails.astype("<f4"), codes)
         return b"".join((*(part.tobytes() for part in parts), pack_ids(ids, self.vocabulary)))
 
-    def pack_told(self, entries: Sequence[tuple[Array, Array, float]]) -> bytes:
-        """The bytes of one text whose entries somebody told: for each position ids, their log p, and the log tail mass.
+    def pack_told(self, signal: TopK) -> bytes:
+        """The bytes of one text whose entries an endpoint told; the `top` largest are kept, the others join the tail.
 
-        Only for an encoding at one temperature, at which they were told; the `top` largest are kept, the others join the tail.
+        Only for an encoding at one temperature, which has to be that of the signal.
         """
-        used = np.array([min(len(ids), self.top) for ids, _, _ in entries])
-        table = np.zeros((len(entries), int(used.max(initial=0))), np.int64)
-        below = np.zeros(table.shape)
-        log_tails = np.empty((len(entries), 1))
-        for row, (ids, logprobs, log_tail) in enumerate(entries):
-            order = np.argsort(-logprobs, kind="stable")
-            kept, left = order[: self.top], order[self.top :]
-            table[row, : len(kept)] = ids[kept]
-            below[row, : len(kept)] = logprobs[kept[:1]] - logprobs[kept]
-            log_tails[row] = np.logaddexp.reduce([log_tail, *logprobs[left]])
-        return self.pack(table, below, used, log_tails)
+        order = signal.logprobs.argsort(dim=1, descending=True, stable=True)
+        ids, logprobs = signal.ids.gather(1, order), signal.logprobs.gather(1, order)
+        log_tails = torch.logaddexp(logprobs[:, self.top :].logsumexp(1), signal.log_tail)
+        used = (logprobs > -torch.inf).sum(1).clamp_(max=self.top)
+        return self.pack(ids.numpy(), (logprobs[:, :1] - logprobs).numpy(), used.numpy(), log_tails[:, None].numpy())
 
     def decode(self, bodies: Sequence[Body], temperature: float) -> TopK:
         """The signals of several texts, one after the other.
@@ -122,7 +116,7 @@ class TopKEncoding:
     def _parts(self, body: Body) -> tuple[Array, Array, Array, Array]:
         cursor, count = Cursor(body.content), body.positions
         used = cursor.take(small_type(self.top), count).astype(np.int64)
-        tails = cursor.take("<f4", count * len(self.temperatures)).reshape(count, -1)
+        tails = cursor.take("<f4", count * len(self.temperatures)).reshape(count, len(self.temperatures))
         entries = int(used.sum())
         return used, tails, cursor.take("u1", entries), unpack_ids(cursor, entries, self.vocabulary)
 

@@ -1,0 +1,153 @@
+"""Send texts through a teacher once, and keep what it says of them.
+
+In: texts as token ids with a mask of targets, each with its key. Out: records in a store, for those that it lacked. What it
+costs: one forward pass for each text whatever the number of epochs, students and searches that read it; memory for one batch
+and one tile of logits, however many texts there are. A capture that was killed goes on with the batch it was at: batches are
+kept whole or not at all, so that those that follow are the same as without the kill, and so are their signals, to the bit.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from potstill.errors import InputError, JobCanceledError
+from potstill.signals.counts import CountsEncoding, starts_of
+from potstill.signals.encoding import Encoding
+from potstill.signals.hidden import HiddenEncoding
+from potstill.signals.packing import Array
+from potstill.signals.records import Record
+from potstill.signals.selecting import BLOCK
+from potstill.signals.signal import Dense
+from potstill.signals.source import TargetBatch
+from potstill.signals.store import SignalStore
+from potstill.signals.teacher import LiveTeacher
+from potstill.signals.top_k import TopKEncoding
+
+BATCH_TOKENS = 2048  # padding included: fills a processor, and is little to lose at a kill
+TILE_BYTES = 16 * 2**20  # of logits: more is no faster on a CPU, and a GPU is filled by a hundredth of it
+
+
+@dataclass(frozen=True, slots=True)
+class CaptureText:
+    """A text to capture: its token ids, which of them are targets, and its key (`TextKeys.of`)."""
+
+    input_ids: Sequence[int]
+    target_mask: Sequence[bool]
+    key: str
+
+
+@dataclass(frozen=True, slots=True)
+class CaptureProgress:
+    """How far a capture is. positions: target tokens. Rates and times are of this process alone."""
+
+    texts: int
+    total_texts: int
+    positions: int
+    total_positions: int
+    positions_per_s: float
+    eta_s: float
+
+
+def capture(
+    teacher: LiveTeacher,
+    texts: Sequence[CaptureText],
+    store: SignalStore,
+    *,
+    on_progress: Callable[[CaptureProgress], None] = lambda progress: None,
+    should_stop: Callable[[], bool] = lambda: False,
+) -> int:
+    """Capture the texts that the store lacks, the longest first; returns how many those were.
+
+    Args:
+        teacher: The one whose identity the store's header names.
+        store: Open for writing; its encoding says what is kept.
+        on_progress: Called after each batch.
+        should_stop: Asked before each batch.
+
+    Raises:
+        InputError: the store's vocabulary is larger than the teacher's head, or its hidden states of another width.
+        JobCanceledError: `should_stop` said yes; the same call goes on where it stopped.
+        MachineError: the store cannot be written.
+    """
+    _check(teacher, store.encoding)
+    by_key = {text.key: text for text in texts}
+    missing = sorted((by_key[key] for key in store.missing(by_key)), key=lambda text: (-len(text.input_ids), text.key))
+    started, done, total = time.monotonic(), 0, sum(sum(text.target_mask) for text in missing)
+    texts_done = 0
+    for batch in _batches(missing):
+        if should_stop():
+            raise JobCanceledError("the capture of signals was cancelled", hint="it goes on where it stopped")
+        store.append(_records(teacher, batch, store.encoding))
+        texts_done, done = texts_done + len(batch), done + sum(sum(text.target_mask) for text in batch)
+        rate = done / max(time.monotonic() - started, 1e-9)
+        eta_s = (total - done) / max(rate, 1e-9)
+        on_progress(CaptureProgress(texts_done, len(missing), done, total, rate, eta_s))
+    return len(missing)
+
+
+def _check(teacher: LiveTeacher, encoding: Encoding) -> None:
+    if isinstance(encoding, HiddenEncoding):
+        fits, found, expected = encoding.width == teacher.width, encoding.width, f"hidden states {teacher.width} wide"
+    else:
+        fits, found = encoding.vocabulary <= teacher.head_rows, encoding.vocabulary
+        expected = f"at most {teacher.head_rows} tokens, as the teacher's head has rows"
+    if not fits:
+        raise InputError("these signals cannot be of this teacher", where="teacher", found=found, expected=expected)
+
+
+def _batches(texts: Sequence[CaptureText]) -> Iterator[list[CaptureText]]:
+    """Neighbours, as many as fit. What a batch holds depends on the texts from its first on alone, so that leaving out whole
+    batches before it changes nothing."""
+    start = 0
+    while start < len(texts):
+        count = max(1, BATCH_TOKENS // len(texts[start].input_ids))  # no later one is longer
+        yield list(texts[start : start + count])
+        start += count
+
+
+def _records(teacher: LiveTeacher, texts: Sequence[CaptureText], encoding: Encoding) -> list[Record]:
+    batch = _as_batch(texts, teacher.device)
+    if isinstance(encoding, HiddenEncoding):
+        arrays = encoding.select(teacher.observe(batch, hidden_layers=encoding.layers).hidden)
+    else:
+        arrays = _distributions(teacher.signal(batch, 1.0), encoding, texts)
+    records, start = [], 0
+    for text in texts:
+        stop = start + sum(text.target_mask)
+        records.append(Record(text.key, stop - start, encoding.pack(*(part[start:stop] for part in arrays))))
+        start = stop
+    return records
+
+
+def _as_batch(texts: Sequence[CaptureText], device: torch.device) -> TargetBatch:
+    """The texts padded on the right, and the positions before their targets."""
+    length = max(len(text.input_ids) for text in texts)
+    ids, mask = torch.zeros((len(texts), length), dtype=torch.int64), torch.zeros((len(texts), length), dtype=torch.bool)
+    for row, text in enumerate(texts):
+        ids[row, : len(text.input_ids)] = torch.tensor(text.input_ids)
+        mask[row, : len(text.input_ids)] = torch.tensor(text.target_mask)
+    if mask[:, 0].any():
+        raise ValueError("nothing comes before the first token from which it could be predicted")
+    return TargetBatch(ids.to(device), (mask.flatten().nonzero()[:, 0] - 1).to(device), tuple(text.key for text in texts))
+
+
+def _distributions(
+    dense: Dense, encoding: TopKEncoding | CountsEncoding, texts: Sequence[CaptureText]
+) -> tuple[Array, ...]:
+    """What the encoding keeps of all positions, of which one tile after the other is sent through the head."""
+    starts = torch.from_numpy(np.concatenate([starts_of(text.key, sum(text.target_mask)) for text in texts]))
+    starts = starts.to(dense.hidden.device)
+    rows = min(len(dense.weight), -(-encoding.vocabulary // BLOCK) * BLOCK)  # whole blocks need no filling up
+    weight, bias = dense.weight[:rows], None if dense.bias is None else dense.bias[:rows]
+    tile = max(1, TILE_BYTES // (4 * rows))
+    parts = []
+    for start in range(0, len(dense), tile):
+        logits = torch.nn.functional.linear(dense.hidden[start : start + tile], weight, bias)
+        logits[:, encoding.vocabulary :] = -torch.inf
+        parts.append(encoding.select(logits, starts[start : start + tile]))
+    return tuple(np.concatenate(part) for part in zip(*parts, strict=True))
