@@ -239,5 +239,6 @@ def _personal_data(job: Job, made: RowsMade) -> str:
 _FORM = (
     "One JSON object a line: `id`; `messages`, a list of `role` and `content` that ends with the teacher's answer; "
     "`reference`, the gold answer where the source has one; `meta`, the source's other fields, with `teacher`, "
-    "`finish_reasons`, `completion_tokens` and `latency_s` of the teacher's reply."
+    "`finish_reasons`, `completion_tokens` and `latency_s` of the teacher's reply, and `request_keys`, by which the journal of "
+    "the run knows it."
 )

@@ -26,7 +26,7 @@ Entries = Mapping[int, float]  # log-probability by token id
 
 def drawn(token_id: int) -> Entries:
     """A place of which nothing was told but the token that was written: one draw from the distribution, as in sampled signals
-    (Anshumann et al. 2025, arXiv:2503.16870). Its cross-entropy is right in expectation, at temperature 1."""
+    (Anshumann et al. 2025, arXiv:2503.16870). Right in expectation where the teacher drew its answer at temperature 1."""
     return {token_id: 0.0}
 
 
