@@ -23,12 +23,13 @@ def job_schema() -> dict[str, Any]:
     """The schema as a value that JSON can hold."""
     schema = JobSpec.model_json_schema()
     definitions, keys = schema["$defs"], schema["properties"]
-    for name in ("ModelSpec", "TeacherSpec", "StudentSpec", "JudgeSpec"):
+    for name in ("SoleTeacherSpec", "TeacherSpec", "StudentSpec", "JudgeSpec"):
         definitions[name] |= {"oneOf": [_GIVEN["model"], _GIVEN["path"]], "if": _GIVEN["endpoint"], "then": _GIVEN["model"]}
         _text(definitions[name]["properties"]["endpoint"])["pattern"] = _ADDRESS
     keys["student"] = _or(keys["student"], _NAME)
     one, several = keys["teacher"].pop("oneOf")
     keys["teacher"]["anyOf"] = [_NAME, one, {**several, "items": _or(several["items"], _NAME)}]
+    definitions["SoleTeacherSpec"]["properties"]["correct"]["anyOf"].insert(0, {"type": "boolean"})
     definitions["EvaluationSpec"]["properties"]["judge"]["anyOf"].insert(0, _NAME)
     formats = definitions["ExportSpec"]["properties"]["formats"]
     keys["export"] = _or(keys["export"], {key: formats[key] for key in ("type", "items", "description")})

@@ -14,6 +14,7 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import Discriminator, Field, Tag, ValidationError, ValidationInfo, field_validator, model_validator
 
+from potstill.spec_correction import CorrectSpec, SoleTeacherSpec, check_alone, check_ways
 from potstill.spec_curation import BalanceSpec, CurationSpec, SemanticSpec
 from potstill.spec_models import (
     AdapterSpec,
@@ -34,10 +35,10 @@ from potstill.validation import NOT_BUILT, ONE, SEVERAL, Lines, explain
 from potstill.yaml_files import line_of, read_mapping
 
 __all__ = [
-    "EXAMPLES", "AdapterSpec", "BalanceSpec", "CurationSpec", "DataSpec", "EvaluationSpec", "ExportSpec", "GenerationSpec",
-    "JobSpec", "JudgeSpec", "ModelSpec", "PromptsSpec", "Section", "SemanticSpec", "ShrinkSpec", "StudentSpec", "TaskName",
-    "TeacherSpec", "TrainingSpec", "check_address", "dump_job", "load_job", "parse_job", "read_job_mapping",
-    "with_absolute_paths",
+    "EXAMPLES", "AdapterSpec", "BalanceSpec", "CorrectSpec", "CurationSpec", "DataSpec", "EvaluationSpec", "ExportSpec",
+    "GenerationSpec", "JobSpec", "JudgeSpec", "ModelSpec", "PromptsSpec", "Section", "SemanticSpec", "ShrinkSpec",
+    "StudentSpec", "TaskName", "TeacherSpec", "TrainingSpec", "check_address", "dump_job", "load_job", "parse_job",
+    "read_job_mapping", "with_absolute_paths",
 ]
 
 TaskName = Literal["nli", "conversation", "qa", "math", "summarization", "classification", "text"]
@@ -48,6 +49,7 @@ EXAMPLES = {
     "name": "letters, digits, '.', '_' and '-', such as name: support; without it the file's own name is taken",
     "task": "one of nli, conversation, qa, math, summarization, classification, text",
     "teacher": "a name, a mapping or a list of them, such as teacher: deepseek-v3",
+    "teacher.correct": "true, or a mapping such as {num_epochs: 2}",
     "student": "a name or a mapping, such as student: phi-4-mini",
     "data": "a mapping, such as data: {train: rows.jsonl}",
     "data.train": "a file, such as train: rows.jsonl",
@@ -198,7 +200,7 @@ class JobSpec(Section):
     task: TaskName
     """What the rows are about: decides prompts, how answers are read and verified, and the main metric."""
     teacher: Annotated[
-        Annotated[ModelSpec, Tag(ONE)] | Annotated[list[TeacherSpec], Tag(SEVERAL), Field(min_length=1)],
+        Annotated[SoleTeacherSpec, Tag(ONE)] | Annotated[list[TeacherSpec], Tag(SEVERAL), Field(min_length=1)],
         Discriminator(_one_or_several),
     ]
     """Who answers the rows: a name, or a mapping with model, path or endpoint; or a list of them (generation.strategy)."""
@@ -221,18 +223,24 @@ class JobSpec(Section):
     def teachers(self) -> tuple[TeacherSpec, ...]:
         """All teachers, in the order of the file; the first is the one that the student is compared with."""
         given = self.teacher if isinstance(self.teacher, list) else [self.teacher]
-        return tuple(TeacherSpec.model_validate(one.model_dump()) for one in given)
+        return tuple(TeacherSpec.model_validate(one.model_dump(exclude={"correct"})) for one in given)
+
+    @property
+    def correction(self) -> CorrectSpec | None:
+        """How the teacher is tuned before it teaches, where it is."""
+        return None if isinstance(self.teacher, list) else self.teacher.correct
 
     @field_validator("teacher", "student", mode="before")
     @classmethod
     def _a_name_is_a_model(cls, value: Any) -> Any:
         if isinstance(value, list):
+            check_alone(value)
             return [{"model": one} if isinstance(one, str) else one for one in value]
         return {"model": value} if isinstance(value, str) else value
 
     @field_validator("teacher")
     @classmethod
-    def _each_teacher_once(cls, teacher: ModelSpec | list[TeacherSpec]) -> ModelSpec | list[TeacherSpec]:
+    def _each_teacher_once(cls, teacher: SoleTeacherSpec | list[TeacherSpec]) -> SoleTeacherSpec | list[TeacherSpec]:
         if isinstance(teacher, list):
             check_panel(teacher)
         return teacher
@@ -243,6 +251,8 @@ class JobSpec(Section):
         teacher = info.data.get("teacher")
         if teacher is not None:
             check_strategy(generation.strategy, teacher if isinstance(teacher, list) else [])
+            correct = None if isinstance(teacher, list) else teacher.correct
+            check_ways(correct, chain_of_density=generation.chain_of_density)
         return generation
 
     @field_validator("generation")

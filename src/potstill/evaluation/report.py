@@ -59,6 +59,7 @@ class ReportInputs:
     teachers: Sequence[Mapping[str, Any]] = ()
     metrics: Sequence[str] | Literal["auto"] = "auto"
     judged: Judged | None = None
+    correction: Mapping[str, Any] | None = None
 
 
 def build_report(inputs: ReportInputs) -> dict[str, Any]:
@@ -77,6 +78,7 @@ def build_report(inputs: ReportInputs) -> dict[str, Any]:
         "headline": headline(inputs.models, scored, task.main_metric),
         "models": {label: model_entry(model, shown[label]) for label, model in inputs.models.items()},
         "teachers": [dict(teacher) for teacher in inputs.teachers],
+        "correction": dict(inputs.correction) if inputs.correction is not None else None,
         "reference": inputs.reference,
         "teacher_figure": "self_agreement" if inputs.reference == "teacher" else "gold",
         "best_constant": _compare_with_constant(inputs, scored.get("distilled")),
@@ -133,6 +135,8 @@ def _assumptions(inputs: ReportInputs, scored: Mapping[str, ScoredModel]) -> lis
     notes = [_MEMORY, _LATENCY]
     for label, model in inputs.models.items():
         notes.extend(f"{label}: {assumption}" for assumption in model.profile.assumptions)
+    if inputs.correction is not None:
+        notes.append(_corrected(inputs.correction))
     if inputs.reference == "teacher":
         notes.append(_SELF_AGREEMENT)
     if any((score.figures["accuracy"] or {}).get("measured_on") == "weights" for score in scored.values()):
@@ -140,3 +144,12 @@ def _assumptions(inputs: ReportInputs, scored: Mapping[str, ScoredModel]) -> lis
     if any((score.figures["accuracy"] or {}).get("measured_by") == "judge" for score in scored.values()):
         notes.append(_ACCEPTANCE)
     return notes
+
+
+def _corrected(correction: Mapping[str, Any]) -> str:
+    before, after = correction["score_before"], correction["score_after"]
+    return (
+        f"teacher: tuned on {correction['train_rows']} gold answers of the training rows before it taught; on validation rows "
+        f"its loss fell from {correction['loss_before']:.3f} to {correction['loss_after']:.3f} nats a token, and "
+        f"{correction['metric']} went from {before['value']:.3f} to {after['value']:.3f} (n = {after['n']}); it saw no test row"
+    )

@@ -106,6 +106,7 @@ class Gate:
     smoke: the first rows of the run. scored: further rows with gold answers, to score it by beside those of the first.
     min_score: the score below which the run stops. stops: whether too many answers of no use stop it too; a teacher that costs
     no money only gives a warning, for its answers may be cut off or unreadable by half and the rest still worth having.
+    knows_first: whether the teacher was tuned on the gold answers of the first rows, which then say nothing of it.
     at_once: ask both together, where every round is a batch that may take hours.
     """
 
@@ -114,6 +115,7 @@ class Gate:
     scored: Sequence[Row]
     min_score: float | None = None
     stops: bool = True
+    knows_first: bool = False
     at_once: bool = False
 
     async def passing(
@@ -135,7 +137,8 @@ class Gate:
             say(f"of the first {smoke.asked} answers {len(smoke.faults)} are of no use: {smoke.told()}")
         if not self.at_once:
             more = await first_answers(self.scored, way, strategy, concurrency=concurrency)
-        score = score_answers([*self.smoke, *self.scored], [*outcomes, *more], self.task)
+        first, answered = ([], []) if self.knows_first else (self.smoke, outcomes)
+        score = score_answers([*first, *self.scored], [*answered, *more], self.task)
         if score is not None:
             say(score.told(teacher))
         if score is not None and self.min_score is not None and score.value < self.min_score:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,7 @@ from potstill.generation import ChainOfThought, Direct, Way
 from potstill.inference import model_identity
 from potstill.inference.protocol import Sampling
 from potstill.pipeline.asking import budget_of, context_needed
+from potstill.pipeline.corrected import read_correction
 from potstill.pipeline.export import baseline_path, export_path
 from potstill.pipeline.fingerprint import fingerprint as digest_of
 from potstill.pipeline.folder import write_json
@@ -73,6 +74,7 @@ class Evaluate:
         judged = judge_answers(context, task, rows, models)
         context.progress.say("scoring the answers")
         training_rows = list(read_rows(folder.curated / "train.jsonl"))
+        correction = read_correction(folder) if context.job.correction is not None else None
         report = build_report(
             ReportInputs(
                 job=context.job.name,
@@ -86,6 +88,7 @@ class Evaluate:
                 training=orjson.loads((folder.student / "training.json").read_bytes()),
                 metrics=context.job.evaluation.metrics,
                 judged=judged,
+                correction=asdict(correction) if correction is not None else None,
             )
         )
         write_json(folder.evaluation / "metrics.json", report)

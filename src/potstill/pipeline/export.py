@@ -74,7 +74,7 @@ class Export:
         task, rows = context.task(), context.rows("validation")[:VERIFIED_PROMPTS]
         size = context_needed(Direct(task), rows, VERIFIED_TOKENS)
         student = context.folder.student
-        result = asyncio.run(_compare(path, student, rows, size))
+        result = asyncio.run(quality_loss(path, student, rows, size))
         if result > context.job.export.max_quality_loss:
             raise ExportError(
                 f"the {form} file departs from the weights",
@@ -88,15 +88,16 @@ class Export:
         return [path for path in context.folder.exports.iterdir() if path.is_file()]
 
 
-async def _compare(path: Path, student: Path, rows: Sequence[Row], context_tokens: int) -> float:
+async def quality_loss(path: Path, folder: Path, rows: Sequence[Row], context_tokens: int) -> float:
+    """Mean nats a token that the greedy choices of a GGUF file lose under the weights in `folder` that it was made from."""
     async with AsyncExitStack() as opened:
         file = open_engine(ResolvedModel("export", "gguf", path=path), concurrency=4, context=context_tokens)
         opened.push_async_callback(file.aclose)
-        weights = open_scorer(ResolvedModel("weights", "folder", path=student))
+        weights = open_scorer(ResolvedModel("weights", "folder", path=folder))
         opened.push_async_callback(weights.aclose)
         prompts = [row.messages for row in rows]
         comparison = await verify_export(
-            file, weights, ChatTemplate.from_folder(student), prompts, max_tokens=VERIFIED_TOKENS
+            file, weights, ChatTemplate.from_folder(folder), prompts, max_tokens=VERIFIED_TOKENS
         )
         return comparison.loss_nats
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -26,6 +27,7 @@ class RunFolder:
         self.events = root / "events.jsonl"
         self.journal = root / "journal"
         self.rows = root / "rows"
+        self.teacher = root / "teacher"
         self.generated = root / "generated"
         self.curated = root / "curated"
         self.student = root / "student"
@@ -87,6 +89,15 @@ class RunFolder:
 
     def _lock(self) -> FileLock:
         return FileLock(self.root / ".lock", is_singleton=True)
+
+
+def claim(folder: Path, fingerprint: str) -> None:
+    """Make a folder for what has this fingerprint; what was begun in it for this one is kept, for another one removed."""
+    marker = folder / "fingerprint"
+    if not marker.is_file() or marker.read_bytes() != fingerprint.encode():
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(parents=True)
+        marker.write_text(fingerprint)
 
 
 def write_text(path: Path, text: str) -> None:

@@ -64,7 +64,9 @@ class Generate:
             books, generation = Books.of(context.teachers), context.job.generation
             self._ask(context, counts, spool, books)
             grown = grow(context, spool, counts, books) if generation.mode == "prompts" else None
-            summary = {**self._write(context, counts, spool, grown), "teachers": books.figures()}
+            # How a corrected teacher answers the rows that it was tuned on does not tell how good it is.
+            figures = books.figures(scored=context.job.correction is None)
+            summary = {**self._write(context, counts, spool, grown), "teachers": figures}
         if grown is not None:
             check_reached(grown, generation.prompts)
         return summary
@@ -110,7 +112,8 @@ class Generate:
         teachers, wanted = context.teachers, context.job.generation.min_teacher_score
         return Gate(
             task, list(islice(rows("train"), SMOKE_ROWS)), list(islice(gold, SCORED_ROWS)), wanted,
-            stops=any(teacher.kind == "endpoint" for teacher in teachers), at_once=any(teacher.batch for teacher in teachers),
+            stops=any(teacher.kind == "endpoint" for teacher in teachers), knows_first=context.job.correction is not None,
+            at_once=any(teacher.batch for teacher in teachers),
         )
 
     def _write(self, context: Context, counts: Mapping[str, int], spool: Spool, grown: Grown | None) -> Mapping[str, Any]:

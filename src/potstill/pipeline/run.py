@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from potstill.errors import InputError, JobCanceledError, JobFailedError, MachineError, PotstillError
+from potstill.pipeline.correct import Correct
 from potstill.pipeline.curate import Curate
 from potstill.pipeline.evaluate import Evaluate
 from potstill.pipeline.events import EventLog
@@ -22,7 +23,7 @@ from potstill.pipeline.stage import Context, Stage, never
 from potstill.pipeline.train import Train
 from potstill.spec import JobSpec, dump_job
 
-STAGES: tuple[Stage, ...] = (Prepare(), Generate(), Curate(), Train(), Export(), Evaluate(), Report())
+STAGES: tuple[Stage, ...] = (Prepare(), Correct(), Generate(), Curate(), Train(), Export(), Evaluate(), Report())
 
 
 def run_job(
@@ -35,11 +36,11 @@ def run_job(
         canceled: Asked again and again whether to stop; what was done then is kept, a checkpoint of the training included.
 
     Raises:
-        InputError: the job cannot start as it is; no run folder is left behind.
+        InputError: the job cannot start as it is, or has no stage `until`; no run folder is left behind.
         JobCanceledError: `canceled` said so.
         PotstillError: a stage failed; what was done is kept, and the same call goes on from there.
     """
-    folder = RunFolder(root)
+    folder, stages = RunFolder(root), stages_of(job, until)
     known = folder.events.is_file()
     if not known:
         planned_splits(read_job_rows(job))
@@ -50,7 +51,7 @@ def run_job(
             write_text(folder.job, dump_job(job))
         context = Context(job, folder, events, Recorded(progress, events), canceled)
         try:
-            for stage in _wanted(until):
+            for stage in stages:
                 context.check_canceled()
                 run_stage(stage, context)
         except (JobCanceledError, KeyboardInterrupt):
@@ -75,7 +76,7 @@ def require_done_before(job: JobSpec, root: Path, stage: str) -> None:
     """
     folder = RunFolder(root)
     context = Context(job, folder, EventLog(folder.events), Silent())
-    for earlier in _wanted(stage)[:-1]:
+    for earlier in stages_of(job, stage)[:-1]:
         done = context.events.last_finished(earlier.name)
         if done is None or not _still_holds(done, _fingerprint(earlier, context), folder):
             raise InputError(
@@ -147,8 +148,14 @@ def _disk_errors(folder: RunFolder) -> Iterator[None]:
         raise MachineError("the run folder cannot be written", where=str(folder.root), found=error.strerror) from error
 
 
-def _wanted(until: str | None) -> Sequence[Stage]:
-    if until is None:
-        return STAGES
-    names = [stage.name for stage in STAGES]
-    return STAGES[: names.index(until) + 1]
+def stages_of(job: JobSpec, until: str | None = None) -> Sequence[Stage]:
+    """The stages of a job in their order, up to and with `until`.
+
+    Raises:
+        InputError: the job has no such stage.
+    """
+    stages = [stage for stage in STAGES if job.correction is not None or stage.name != "correct"]
+    names = [stage.name for stage in stages]
+    if until is not None and until not in names:
+        raise InputError("the job has no such stage", where="--until", found=until, expected=", ".join(names))
+    return stages if until is None else stages[: names.index(until) + 1]

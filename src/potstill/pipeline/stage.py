@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from potstill.catalog import ResolvedModel, resolve, resolve_teachers
+from potstill.catalog import ResolvedModel, resolve
 from potstill.errors import JobCanceledError
+from potstill.pipeline.corrected import teachers_of
 from potstill.pipeline.events import EventLog
 from potstill.pipeline.fingerprint import digests
 from potstill.pipeline.folder import RunFolder
@@ -58,7 +59,8 @@ class Context:
 
     @property
     def teachers(self) -> tuple[ResolvedModel, ...]:
-        return resolve_teachers(self.job)
+        """Those that answer: where the job corrects its teacher, the corrected one."""
+        return teachers_of(self.job, self.folder)
 
     @property
     def teacher(self) -> ResolvedModel:

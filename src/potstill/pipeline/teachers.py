@@ -91,21 +91,22 @@ class Books:
         """Empty books."""
         return cls(teachers, {one.name: Tally() for one in teachers}, {one.name: Meter() for one in teachers})
 
-    def figures(self) -> list[dict[str, Any]]:
+    def figures(self, *, scored: bool = True) -> list[dict[str, Any]]:
         """How each teacher has answered the rows to learn from, kept or not, and what all its replies have taken.
 
-        score: the task's main metric against the gold answers, None where there are none. requests and tokens: of every reply,
-        those to test rows without a gold answer included. cost_usd: their price, None where it is not known.
+        score: the task's main metric against the gold answers, None where there are none, or `scored` is false. requests and
+        tokens: of every reply, those to test rows without a gold answer included. cost_usd: their price, None where it is not
+        known.
         """
-        return [self._figures(teacher) for teacher in self.teachers]
+        return [self._figures(teacher, scored) for teacher in self.teachers]
 
-    def _figures(self, teacher: ResolvedModel) -> dict[str, Any]:
+    def _figures(self, teacher: ResolvedModel, scored: bool) -> dict[str, Any]:
         tally, usage = self.tallies[teacher.name], self.meters[teacher.name].usage
         return {
             "name": teacher.name,
             "asked": tally.asked,
             "answered": tally.answered,
-            "score": mean_figure(tally.scores) if tally.scores else None,
+            "score": mean_figure(tally.scores) if tally.scores and scored else None,
             "requests": usage.requests,
             "prompt_tokens": usage.prompt_tokens,
             "completion_tokens": usage.completion_tokens,

@@ -6,8 +6,7 @@ killed training goes on from its newest whole checkpoint; checkpoints of other s
 
 from __future__ import annotations
 
-import shutil
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict
 from itertools import islice
 from pathlib import Path
@@ -15,7 +14,7 @@ from typing import Any
 
 from potstill.catalog import ResolvedModel
 from potstill.inference import model_identity
-from potstill.pipeline.folder import write_json
+from potstill.pipeline.folder import claim, write_json
 from potstill.pipeline.stage import Context
 from potstill.rows import Row, read_rows
 from potstill.spec import ShrinkSpec
@@ -47,11 +46,7 @@ class Train:
 
     def run(self, context: Context, fingerprint: str) -> Mapping[str, Any]:
         folder = context.folder
-        marker = folder.student / "fingerprint"
-        if not marker.is_file() or marker.read_bytes() != fingerprint.encode():
-            shutil.rmtree(folder.student, ignore_errors=True)
-            folder.student.mkdir(parents=True)
-            marker.write_text(fingerprint)
+        claim(folder.student, fingerprint)
         start = initial_student(context)
         rows = {split: list(read_rows(folder.curated / f"{split}.jsonl")) for split in ("train", "validation")}
         rationale, task = context.job.generation.rationale, context.task()
@@ -61,20 +56,13 @@ class Train:
                 start, answer_rows(rows["train"], rationale, task), answer_rows(rows["validation"], rationale, task),
                 folder.student, context.job.training, rationale_rows=rationale_rows(rows["train"], rationale, task),
                 adapter=context.job.student.adapter, all_turns=context.job.task == "conversation",
-                on_event=lambda kind, values: self._relay(context, kind, values), should_stop=context.canceled,
+                on_event=relay(context, self.name), should_stop=context.canceled,
             )
         finally:
             context.progress.end()
         write_json(folder.student / "training.json", asdict(result))
         self._tell(context, result)
         return {"best_validation_loss": result.best_validation_loss, "best_epoch": result.best_epoch}
-
-    def _relay(self, context: Context, kind: str, values: Mapping[str, Any]) -> None:
-        if kind == "progress":
-            detail = f"loss {values['loss']:.3f}" if values.get("loss") is not None else ""
-            context.progress.update(int(values["step"]), int(values["total_steps"]), detail)
-        else:
-            context.events.append(kind, stage=self.name, **values)
 
     def _tell(self, context: Context, result: TrainingResult) -> None:
         note = "; validation loss rose while training loss fell: the best checkpoint was kept" if result.overfitting else ""
@@ -84,6 +72,19 @@ class Train:
     def outputs(self, context: Context) -> Iterable[Path]:
         student = context.folder.student
         return [path for path in student.iterdir() if path.is_file() and path.name != "fingerprint"]
+
+
+def relay(context: Context, stage: str) -> Callable[[str, Mapping[str, Any]], None]:
+    """Passes on what a training tells (`train_student`): to whoever watches, and as events of the stage."""
+
+    def on_event(kind: str, values: Mapping[str, Any]) -> None:
+        if kind == "progress":
+            detail = f"loss {values['loss']:.3f}" if values.get("loss") is not None else ""
+            context.progress.update(int(values["step"]), int(values["total_steps"]), detail)
+        else:
+            context.events.append(kind, stage=stage, **values)
+
+    return on_event
 
 
 def initial_student(context: Context) -> Path:

@@ -116,8 +116,17 @@ def _sources(report: Mapping[str, Any], job: Job, made: RowsMade) -> str:
     grown = made.generated.get("prompts")
     if grown is not None:
         lines.append(_grown(job, grown))
-    gold = "Gold answers in these rows were never shown to the teacher."
-    return "\n".join(lines) + "\n\nThe questions keep the terms of their source. " + gold
+    return "\n".join(lines) + "\n\nThe questions keep the terms of their source. " + _gold(report)
+
+
+def _gold(report: Mapping[str, Any]) -> str:
+    correction = report.get("correction")
+    if correction is None:
+        return "Gold answers in these rows were never shown to the teacher."
+    return (
+        f"The teacher was tuned on the gold answers of {fmt.count(correction['train_rows'])} of these rows before it answered, "
+        f"and the best epoch was chosen by those of {fmt.count(correction['validation_rows'])} validation rows."
+    )
 
 
 def _grown(job: Job, grown: Mapping[str, Any]) -> str:

@@ -106,7 +106,7 @@ def model_meanings(report: Entry, job: Entry) -> list[tuple[str, str]]:
     formats = job["export"]["formats"]
     form = formats[0] if formats else "unquantised weights"
     meanings = {
-        "teacher": teachers_of(job)[0].get("name") or model_name(teachers_of(job)[0]),
+        "teacher": _called(teachers_of(job)[0]),
         "baseline": f"{student_name(job)}, untouched ({form})",
         "distilled": f"{student_name(job)}, after training ({form})",
         "weights": f"{student_name(job)}, after training (unquantised weights)",
@@ -144,8 +144,13 @@ def teachers_of(job: Entry) -> list[Entry]:
 
 def teacher_name(job: Entry) -> str:
     """The teacher, or all of several."""
-    *others, last = [one.get("name") or model_name(one) for one in teachers_of(job)]
+    *others, last = map(_called, teachers_of(job))
     return f"{', '.join(others)} and {last}" if others else str(last)
+
+
+def _called(teacher: Entry) -> str:
+    name = teacher.get("name") or model_name(teacher)
+    return f"{name} (corrected)" if teacher.get("correct") else str(name)
 
 
 def student_name(job: Entry) -> str:

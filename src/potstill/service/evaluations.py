@@ -14,7 +14,6 @@ from pathlib import Path
 
 import orjson
 
-from potstill.catalog import resolve
 from potstill.errors import InputError, JobFailedError
 from potstill.evaluation.comparison import Figure, MeasuredModel, mean_figure, score_model
 from potstill.evaluation.judged import ACCEPTANCE_TASKS, Judged, judge_models
@@ -28,6 +27,7 @@ from potstill.inference.protocol import Sampling
 from potstill.judging import Judgement
 from potstill.metrics import bleu
 from potstill.pipeline.asking import answers_in_order, context_needed
+from potstill.pipeline.corrected import first_teacher
 from potstill.pipeline.evaluate import TOKEN_ACCURACY_TASKS, evaluated_way, measure_on_weights, reasons_first
 from potstill.pipeline.folder import write_json
 from potstill.pipeline.generate import needs_reference
@@ -139,7 +139,7 @@ def _with_references(
     evaluations = settings.home / "evaluations"
     if not needs_reference(rows):
         return _Questions(task, rows, "gold", evaluations / _digest(located, task, rows))
-    teacher = resolve(located.job.teachers[0])
+    teacher = first_teacher(located.job, located.run)
     journal = evaluations / "references" / content_hash(dict(model_identity(teacher)))[:16]
     progress.begin(f"{teacher.name} answers for reference", len(rows))
     try:

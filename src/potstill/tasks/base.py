@@ -195,6 +195,10 @@ class Task(ABC):
         """What the student is trained to write for this answer of the teacher."""
         return text.strip()
 
+    def gold_text(self, row: Row) -> str | None:
+        """What a model would write in its last turn to give the row's gold answer, the first of several; None without one."""
+        return self.target(row.references[0], row) if row.references else None
+
 
 def last_turn(prediction: Prediction) -> str:
     """The answer that a prediction ends in."""

@@ -47,6 +47,9 @@ class Conversation(Task):
     def turns(self, row: Row) -> int:
         return sum(message.role == "user" for message in row.messages)
 
+    def gold_text(self, row: Row) -> str | None:
+        return row.references[-1].strip() if row.references else None
+
     def score(self, predictions: Sequence[Prediction], rows: Sequence[Row]) -> TaskScore:
         values: dict[str, list[float]] = {name: [] for name in _METRICS}
         for prediction, row in zip(predictions, rows, strict=True):
