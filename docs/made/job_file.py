@@ -15,6 +15,7 @@ from pydantic_core import PydanticUndefined
 
 from made.blocks import code, table
 from potstill.spec import JobSpec, ModelSpec, TeacherSpec
+from potstill.spec_correction import SoleTeacherSpec
 
 _BOUNDS = {annotated_types.Ge: "≥ {ge:g}", annotated_types.Gt: "> {gt:g}", annotated_types.Le: "≤ {le:g}",
            annotated_types.Lt: "< {lt:g}"}
@@ -31,16 +32,14 @@ def job_file_reference() -> str:
         parts.append(_section(name, name, model, leave_out=_keys_of_teacher(model)))
         if name == "teacher":
             parts.append(_section("One of several teachers", "teachers", TeacherSpec, leave_out=_keys_of_teacher(TeacherSpec)))
-        parts += [
-            _section(f"{name}.{key}", f"{name}.{key}", inner, leave_out=_keys_of_teacher(inner))
-            for key, inner in _models_within(model)
-        ]
+        parts += [_section(path, path, inner, leave_out=_keys_of_teacher(inner)) for path, inner in _models_within(name, model)]
     return "\n\n".join(parts)
 
 
 def _keys_of_teacher(model: type[BaseModel]) -> frozenset[str]:
     """The keys by which any model is named, for one that has others beside them: they stand under `teacher`."""
-    return frozenset(ModelSpec.model_fields) if issubclass(model, ModelSpec) and model is not ModelSpec else frozenset()
+    own = not issubclass(model, ModelSpec) or model is SoleTeacherSpec
+    return frozenset() if own else frozenset(ModelSpec.model_fields)
 
 
 def _section(title: str, prefix: str, model: type[BaseModel], leave_out: frozenset[str] = frozenset()) -> str:
@@ -53,7 +52,7 @@ def _section(title: str, prefix: str, model: type[BaseModel], leave_out: frozens
         default = "the file's name" if (model, key) == (JobSpec, "name") else _default(field)
         rows.append([code(key), kind, default, field.description or ""])
     words = inspect.cleandoc(model.__doc__ or "")
-    more = " The keys of `teacher`, and:" if leave_out else ""
+    more = " The keys of `teacher`, `correct` aside, and:" if leave_out else ""
     heading = f"## {title} {{#{_anchor(prefix or 'the-job')}}}"
     return f"{heading}\n\n{words}{more}\n\n{table(['Key', 'Value', 'Default', 'Meaning'], rows)}"
 
@@ -62,9 +61,14 @@ def _anchor(path: str) -> str:
     return path.replace(".", "-").replace("_", "-")
 
 
-def _models_within(model: type[BaseModel]) -> list[tuple[str, type[BaseModel]]]:
-    found = [(key, _model_of(field.annotation)) for key, field in model.model_fields.items()]
-    return [(key, inner) for key, inner in found if inner is not None]
+def _models_within(path: str, model: type[BaseModel]) -> list[tuple[str, type[BaseModel]]]:
+    """The models of its keys and of theirs, each with the keys that lead to it."""
+    found: list[tuple[str, type[BaseModel]]] = []
+    for key, field in model.model_fields.items():
+        inner = _model_of(field.annotation)
+        if inner is not None:
+            found += [(f"{path}.{key}", inner), *_models_within(f"{path}.{key}", inner)]
+    return found
 
 
 def _model_of(annotation: Any) -> type[BaseModel] | None:

@@ -26,10 +26,10 @@ from potstill.pipeline.stage import Context
 from potstill.spec import JobSpec, parse_job
 
 pytest.importorskip("xllamacpp")
-# A word says what a text is about, so often that even a tiny model sees it.
+# A word says what the answer is, so often that even a tiny model sees it.
 TOPICS = {"bell": "sound", "lamp": "light"}
 ROWS = [
-    {"text": f"{f'{word} ' * 12}{number}", "label": label} for number in range(1, 29) for word, label in TOPICS.items()
+    {"question": f"{f'{word} ' * 12}{number}", "answer": answer} for number in range(1, 29) for word, answer in TOPICS.items()
 ]
 CORRECT = {"num_epochs": 4, "learning_rate": 1e-2, "batch_size": 2}
 
@@ -38,9 +38,9 @@ def job_of(folder: Path, model: Path, rows: list[dict[str, Any]] = ROWS, **value
     """A job whose report is about the teacher alone, which is all that these tests look at."""
     write_rows_file(folder / "rows.jsonl", rows)
     base: dict[str, Any] = {
-        "task": "classification", "teacher": {"path": str(model), "correct": CORRECT}, "student": {"path": str(model)},
-        "data": {"train": "rows.jsonl"}, "generation": {"max_tokens": 8}, "training": {"num_epochs": 1, "batch_size": 8},
-        "evaluation": {"models": ["teacher"]}, "export": [],
+        "task": "qa", "teacher": {"path": str(model), "correct": CORRECT}, "student": {"path": str(model)},
+        "data": {"train": "rows.jsonl"}, "generation": {"max_tokens": 8, "temperature": 0.0},
+        "training": {"num_epochs": 1, "batch_size": 8}, "evaluation": {"models": ["teacher"]}, "export": [],
     }
     return parse_job({**base, **values}, source="job.yaml", folder=folder, default_name="bicycles")
 
@@ -80,7 +80,7 @@ def run(tiny_student: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
 
 def test_a_teacher_that_is_wrong_is_right_after(run: Run) -> None:
     correction = run.correction
-    assert (correction["train_rows"], correction["validation_rows"], correction["metric"]) == (40, 8, "accuracy")
+    assert (correction["train_rows"], correction["validation_rows"], correction["metric"]) == (40, 8, "token_f1")
     assert correction["score_before"]["value"] == 0
     assert correction["score_after"]["value"] == 1
     losses = {event["epoch"]: event["validation_loss"] for event in run.events("metric") if event["stage"] == "correct"}
@@ -107,7 +107,7 @@ def test_report_and_cards_say_that_it_was_corrected(run: Run, tiny_student: Path
     report = orjson.loads(run.folder.report_json.read_bytes())
     assert report["correction"] == run.correction
     assert report["models"]["teacher"]["name"] == f"{tiny_student.name} (corrected)"
-    assert report["models"]["teacher"]["accuracy"]["value"] == 1
+    assert report["models"]["teacher"]["token_f1"]["value"] == 1
     told = "teacher: tuned on 40 gold answers of the training rows before it taught"
     for path in (run.folder.report_html, run.folder.model_card):
         assert f"{tiny_student.name} (corrected)" in path.read_text()
@@ -138,8 +138,8 @@ def inputs(folder: Path, model: Path, rows: list[dict[str, Any]], **values: Any)
 def test_it_depends_on_gold_rows_and_not_on_others(tmp_path: Path, tiny_student: Path) -> None:
     gold = ROWS[16:]
     first = inputs(tmp_path / "first", tiny_student, gold)
-    assert inputs(tmp_path / "same", tiny_student, [*gold, {"text": "a text without a label"}]) == first
-    assert inputs(tmp_path / "other", tiny_student, [*gold[1:], {**gold[0], "label": "light"}]) != first
+    assert inputs(tmp_path / "same", tiny_student, [*gold, {"question": "one without an answer"}]) == first
+    assert inputs(tmp_path / "other", tiny_student, [*gold[1:], {**gold[0], "answer": "light"}]) != first
     fewer = {"path": str(tiny_student), "correct": {**CORRECT, "num_epochs": 2}}
     assert inputs(tmp_path / "fewer", tiny_student, gold, teacher=fewer) != first
 
@@ -162,8 +162,8 @@ def test_killed_and_resumed(run: Run, tmp_path: Path) -> None:
     assert resumed.correction == run.correction
 
 
-def test_a_teacher_that_becomes_no_better_does_not_teach(tmp_path: Path, tiny_student: Path) -> None:
-    teacher = {"path": str(tiny_student), "correct": {**CORRECT, "num_epochs": 0.1, "learning_rate": 1.0}}
+def test_a_teacher_that_becomes_no_better_does_not_teach(run: Run, tmp_path: Path, tiny_student: Path) -> None:
+    teacher = {"path": str(run.folder.teacher), "correct": {**CORRECT, "num_epochs": 0.1, "learning_rate": 1.0}}
     with pytest.raises(JobFailedError, match="no better") as error:
         run_job(job_of(tmp_path, tiny_student, teacher=teacher), tmp_path / "run", Silent(), until="generate")
     assert "learning rate" in str(error.value)

@@ -14,11 +14,11 @@ from potstill.pipeline.checks.choosing import look_at_choosing
 from potstill.pipeline.checks.curation import look_at_balance, look_at_embeddings, look_at_embeddings_endpoint
 from potstill.pipeline.checks.data import look_at_data, look_at_lengths
 from potstill.pipeline.checks.judge import look_at_judge, look_at_judges_endpoint, look_at_judges_price
+from potstill.pipeline.checks.memory import look_at_correction, look_at_memory
 from potstill.pipeline.checks.models import (
     look_at_export,
     look_at_extras,
     look_at_hub,
-    look_at_memory,
     look_at_student,
     look_at_teacher,
 )
@@ -187,6 +187,8 @@ _LOOKS = (
     _look("terms", look_at_terms, "teacher", after="teacher"),
     _look("prompts", look_at_prompts, "task data generation", after="data"),
     _look("student", _at("student", look_at_student), "student"),
+    _look("correction", _at("teacher.correct", look_at_correction), "task data teacher generation",
+          after="data teacher", exact=True),
     _look("judge", _at("evaluation.judge", look_at_judge), "teacher student evaluation", after="teacher student"),
     _look("installed", look_at_extras, "teacher student export", after="teacher judge"),
     _look("memory", look_at_memory, "student", after="student"),

@@ -27,7 +27,7 @@ from potstill.generation import Direct
 from potstill.generation.gate import SCORED_ROWS
 from potstill.inference import model_identity
 from potstill.pipeline.asking import context_needed
-from potstill.pipeline.corrected import Correction, in_its_place, read_correction
+from potstill.pipeline.corrected import Correction, check_correctable, in_its_place, read_correction
 from potstill.pipeline.export import VERIFIED_PROMPTS, VERIFIED_TOKENS, quality_loss
 from potstill.pipeline.folder import claim, write_json
 from potstill.pipeline.gold import Gold, as_asked, check_gold, gold_of, learnable
@@ -165,26 +165,6 @@ class Correct:
 
     def outputs(self, context: Context) -> Iterable[Path]:
         return [path for path in context.folder.teacher.iterdir() if path.is_file() and path.name != "fingerprint"]
-
-
-def check_correctable(teacher: ResolvedModel) -> ResolvedModel:
-    """The teacher, if its weights can be tuned here.
-
-    Raises:
-        InputError: they cannot.
-    """
-    if teacher.served or teacher.batch:
-        raise InputError(
-            "this teacher cannot be corrected: its weights are not at hand", where="key 'teacher.correct' of the job file",
-            found=f"{teacher.name}, a model that answers from another process",
-            expected="a hub id, a folder or a .gguf file, without 'engine'",
-        )
-    if teacher.trust_remote_code:
-        raise InputError(
-            "this teacher cannot be corrected: it comes with code of its own", where="key 'teacher.correct' of the job file",
-            found=f"{teacher.name}, with trust_remote_code", expected="a model that transformers knows",
-        )
-    return teacher
 
 
 def _untouched(context: Context) -> ResolvedModel:

@@ -95,3 +95,23 @@ def in_its_place(teacher: ResolvedModel, path: Path) -> ResolvedModel:
         teacher, name=f"{teacher.name} (corrected)", kind=found.kind, model=None, path=found.path,
         context_window=teacher.context_window or found.context_window,
     )
+
+
+def check_correctable(teacher: ResolvedModel) -> ResolvedModel:
+    """The teacher, if its weights can be tuned here.
+
+    Raises:
+        InputError: they cannot.
+    """
+    if teacher.served or teacher.batch:
+        raise InputError(
+            "this teacher cannot be corrected: its weights are not at hand", where="key 'teacher.correct' of the job file",
+            found=f"{teacher.name}, a model that answers from another process",
+            expected="a hub id, a folder or a .gguf file, without 'engine'",
+        )
+    if teacher.trust_remote_code:
+        raise InputError(
+            "this teacher cannot be corrected: it comes with code of its own", where="key 'teacher.correct' of the job file",
+            found=f"{teacher.name}, with trust_remote_code", expected="a model that transformers knows",
+        )
+    return teacher

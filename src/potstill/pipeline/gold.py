@@ -17,6 +17,7 @@ from potstill.rows import Message, Row
 from potstill.spec import CurationSpec
 from potstill.tasks import Task
 
+REASONING_WORDS = 5  # "12 / 3 = 4" is some, "3 apples" is none
 NEEDED = {"train": MIN_KEPT_ROWS, "validation": MIN_HELD_OUT}
 
 
@@ -39,7 +40,7 @@ def gold_of(rows: Iterable[Row], task: Task, *, chain_of_thought: bool) -> Gold:
         text = task.gold_text(row)
         if text is None:
             continue
-        if _asks_for_reasoning(row, task, chain_of_thought) and task.split_worked(text).rationale is None:
+        if _asks_for_reasoning(row, task, chain_of_thought) and _is_bare(text, task):
             bare += 1
         else:
             found.append(replace(row, messages=(*row.messages, Message("assistant", text))))
@@ -49,6 +50,11 @@ def gold_of(rows: Iterable[Row], task: Task, *, chain_of_thought: bool) -> Gold:
 def _asks_for_reasoning(row: Row, task: Task, chain_of_thought: bool) -> bool:
     """Whether the teacher is told to reason: by the job, or by the row's own prompt, as those of mathematics do."""
     return chain_of_thought or (task.reasons and task.worked_messages(row) == row.messages)
+
+
+def _is_bare(text: str, task: Task) -> bool:
+    """Whether a gold answer comes without reasoning."""
+    return len((task.split_worked(text).rationale or "").split()) < REASONING_WORDS
 
 
 def learnable(

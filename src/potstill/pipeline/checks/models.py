@@ -10,12 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from potstill.catalog import ResolvedModel
-from potstill.errors import CorruptFileError, ExportError, InputError, MachineError, MissingExtraError, PotstillError
+from potstill.errors import CorruptFileError, ExportError, InputError, MissingExtraError, PotstillError
 from potstill.pipeline.checks.seen import Seen, Told, as_files
 from potstill.student.splitting import splitting_rule
 from potstill.templates import ChatTemplate
 
-_TRAINING_BYTES_PER_PARAMETER = 16  # float32 weight, gradient and the two moments of AdamW
 _DROPPABLE = re.compile(r"(^|\.)(model|language_model)\.layers\.\d")  # weights of layers that can be dropped
 _TOKENIZERS = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt")
 
@@ -99,7 +98,10 @@ def look_at_extras(seen: Seen) -> Iterator[Told]:
         needed |= {"torch": "train", "transformers": "train"}
     if seen.trains:
         needed["accelerate"] = "train"
-    if seen.trains and job.student.adapter is not None:
+    if seen.corrects:
+        needed |= {"torch": "train", "transformers": "train", "accelerate": "train"}
+        needed |= {"gguf": "export"} if "gguf" in kinds else {}
+    if (seen.trains and job.student.adapter is not None) or (seen.corrects and job.correction and job.correction.adapter):
         needed["peft"] = "train"
     if seen.trains and job.export.formats:
         needed |= {"gguf": "export", "xllamacpp": "local"}
@@ -111,34 +113,6 @@ def look_at_extras(seen: Seen) -> Iterator[Told]:
         yield MissingExtraError(extra, module)
     if not missing:
         yield "all that this job needs"
-
-
-def look_at_memory(seen: Seen) -> Iterator[Told]:
-    """Whether the student fits into memory when it is trained."""
-    if not seen.trains:
-        return
-    import psutil
-
-    from potstill.evaluation.model_size import count_parameters
-
-    model, spec = seen.student_files, seen.job.student
-    try:
-        parameters = count_parameters(model) if model is not None else None
-    except CorruptFileError:  # the look at the student says it
-        return
-    if parameters is None:
-        yield "unknown until the student is downloaded" if model is None else "unknown: its weights are packed"
-        return
-    needed = parameters * (4 + 2 if spec.adapter is not None else _TRAINING_BYTES_PER_PARAMETER)
-    available = int(psutil.virtual_memory().available)
-    if needed > available and spec.shrink is None:
-        raise MachineError(
-            "the student does not fit into memory for training",
-            found=f"{available / 1e9:.1f} GB available",
-            expected=f"about {needed / 1e9:.1f} GB for {parameters / 1e6:.0f} million parameters",
-            hint="take a smaller student, student.shrink, or student.adapter: {type: lora}",
-        )
-    yield f"about {needed / 1e9:.1f} GB to train {parameters / 1e6:.0f} million parameters, {available / 1e9:.1f} GB available"
 
 
 def look_at_export(seen: Seen) -> Iterator[Told]:

@@ -14,7 +14,7 @@ from potstill.rows import Row
 from potstill.spec import JobSpec, ModelSpec
 from potstill.tasks import Task, get_task
 
-_BEFORE_TRAINING = ("prepare", "generate", "curate")
+_BEFORE_TRAINING = ("prepare", "correct", "generate", "curate")
 # What a look tells: a text where something is in order, an error where it is not; it goes on after errors where it can.
 Told = str | PotstillError
 
@@ -22,12 +22,14 @@ Told = str | PotstillError
 class Seen:
     """A job that is looked at. What cannot be read raises a PotstillError each time it is asked for.
 
-    trains: whether the run is to get as far as opening the student; it may do so later, on another machine.
+    trains: whether the run is to get as far as opening the student; it may do so later, on another machine. corrects: whether
+    it is to get as far as tuning its teacher, and does.
     """
 
     def __init__(self, job: JobSpec, until: str | None = None) -> None:
         self.job = job
         self.trains = until not in _BEFORE_TRAINING
+        self.corrects = job.correction is not None and until != "prepare"
 
     @cached_property
     def teachers(self) -> tuple[ResolvedModel, ...]:
