@@ -17,7 +17,8 @@ from potstill.pipeline.check import check_job
 from potstill.pipeline.prepare import read_job_rows
 from potstill.pipeline.progress import Silent
 from potstill.pipeline.run import run_job
-from potstill.spec import JobSpec, ModelSpec, load_job
+from potstill.spec import JobSpec, load_job
+from potstill.spec_correction import SoleTeacherSpec
 
 FOLDER = Path(__file__).resolve().parent.parent / "examples"
 FILES = sorted(FOLDER.glob("*.yaml"))
@@ -65,7 +66,7 @@ def test_it_runs_up_to_training(job: JobSpec, tmp_path: Path) -> None:
         return golds.get(messages[-1]["content"]) or f"This is about: {messages[-1]['content'].rstrip('?.')}."
 
     with serve_in_thread(answer) as server:
-        teacher = ModelSpec(model="loopback", endpoint=server.base_url, concurrency=4)
+        teacher = SoleTeacherSpec(model="loopback", endpoint=server.base_url, concurrency=4)
         folder = run_job(job.model_copy(update={"teacher": teacher}), tmp_path / "run", Silent(), until="curate")
     kept = (folder.curated / "train.jsonl").read_text().splitlines()
     rejected = (folder.curated / "rejected.jsonl").read_text().splitlines()

@@ -228,7 +228,7 @@ class JobSpec(Section):
     @property
     def correction(self) -> CorrectSpec | None:
         """How the teacher is tuned before it teaches, where it is."""
-        return None if isinstance(self.teacher, list) else self.teacher.correct
+        return self.teacher.correct if isinstance(self.teacher, SoleTeacherSpec) else None
 
     @field_validator("teacher", "student", mode="before")
     @classmethod
