@@ -135,9 +135,12 @@ class _Fused(torch.autograd.Function):  # type: ignore[misc]
         target_count: torch.Tensor | int, vocabulary: int, wanted: tuple[bool, bool, bool],
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         of_hidden, of_weight, of_bias = (
-            torch.zeros_like(tensor, dtype=torch.float32) if tensor is not None and wants else None
+            torch.empty_like(tensor, dtype=torch.float32) if tensor is not None and wants else None
             for tensor, wants in zip((hidden, weight, bias), wanted, strict=True)
         )
+        for gradient in (of_weight, of_bias):
+            if gradient is not None:
+                gradient[vocabulary if len(hidden) else 0 :].zero_()  # the rest is written by the first tile
         head = Head.of(weight.float(), bias, vocabulary)
         rows, rows_of_part = _rows(vocabulary, hidden.device)
         buffer = torch.empty(min(rows, len(hidden)), vocabulary, device=hidden.device)
@@ -147,13 +150,13 @@ class _Fused(torch.autograd.Function):  # type: ignore[misc]
             states = hidden[start:stop].float()
             logits = head.logits(states, buffer)
             sums = sums + overwrite_by_gradient(logits, comparison.tile(start, stop, beside), mix, rows_of_part)
-            gradient = logits
+            gradient, before = logits, 1.0 if start else 0.0
             if of_hidden is not None:
                 torch.mm(gradient, head.weight, out=of_hidden[start:stop])
             if of_weight is not None:
-                of_weight[:vocabulary].addmm_(gradient.T, states)
+                of_weight[:vocabulary].addmm_(gradient.T, states, beta=before)
             if of_bias is not None:
-                of_bias[:vocabulary].add_(gradient.sum(0))
+                of_bias[:vocabulary].addmv_(gradient.T, torch.ones_like(states[:, 0]), beta=before)
         return _finish(ctx, mix, sums, target_count, (of_hidden, of_weight, of_bias), (hidden, weight, bias))
 
     @staticmethod

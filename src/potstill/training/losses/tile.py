@@ -105,26 +105,24 @@ def spans(length: int, size: int) -> Iterator[tuple[int, int]]:
 
 
 def _of_rows(logits: torch.Tensor, tile: Tile, mix: Mix) -> Sums:
-    agreement = _agreeing(logits, tile)
+    top = logits.amax(-1, keepdim=True)
+    agreement = (logits.gather(-1, _first_choice(tile)) >= top).sum()
     if isinstance(tile.teacher, torch.Tensor):
         values = _fill_dense(logits, tile.teacher, tile, mix)
     else:
-        values = _fill_sparse(logits, _nothing_known(logits) if tile.teacher is None else tile.teacher, tile, mix)
+        values = _fill_sparse(logits, top, _nothing_known(logits) if tile.teacher is None else tile.teacher, tile, mix)
     if tile.weights is not None:
         values = values * tile.weights
     return Sums(values.sum(-1), agreement)
 
 
-def _agreeing(logits: torch.Tensor, tile: Tile) -> torch.Tensor:
-    """At how many positions the student's likeliest token is the teacher's; without a signal, the token of the text."""
-    top = logits.amax(-1, keepdim=True)
+def _first_choice(tile: Tile) -> torch.Tensor:
+    """(C, 1), the teacher's likeliest token; without a signal, the token of the text."""
     if isinstance(tile.teacher, torch.Tensor):
-        first = tile.teacher.argmax(-1, keepdim=True)
-    elif tile.teacher is not None:
-        first = tile.teacher.ids.gather(-1, tile.teacher.log_p[:, :-1].argmax(-1, keepdim=True))
-    else:
-        first = tile.target_ids.unsqueeze(-1)
-    return (logits.gather(-1, first) >= top).sum()
+        return tile.teacher.argmax(-1, keepdim=True)
+    if tile.teacher is not None:
+        return tile.teacher.ids.gather(-1, tile.teacher.log_p[:, :-1].argmax(-1, keepdim=True))
+    return tile.target_ids.unsqueeze(-1)
 
 
 def _fill_dense(logits: torch.Tensor, teacher: torch.Tensor, tile: Tile, mix: Mix) -> torch.Tensor:
@@ -153,8 +151,9 @@ def _cross_entropy(out: torch.Tensor, log_q: torch.Tensor, target_ids: torch.Ten
     return -log_q.gather(-1, target).squeeze(-1)
 
 
-def _fill_sparse(logits: torch.Tensor, teacher: Outcomes, tile: Tile, mix: Mix) -> torch.Tensor:
-    """Overwrite logits (C, V) by the gradient where the teacher is sparse or absent; gives the losses (P, C).
+def _fill_sparse(logits: torch.Tensor, top: torch.Tensor, teacher: Outcomes, tile: Tile, mix: Mix) -> torch.Tensor:
+    """Overwrite logits (C, V), the largest of which are `top` (C, 1), by the gradient where the teacher is sparse or absent;
+    gives the losses (P, C).
 
     Of the outcomes "token k of K" and "any other" the gradient g is (K + 1) numbers. Any other token v has q_v / q_tail of the
     last one, and q_v is its odds against the likeliest token, exp((z_v - z_max) / T), over their sum: so one row of odds is
@@ -167,7 +166,9 @@ def _fill_sparse(logits: torch.Tensor, teacher: Outcomes, tile: Tile, mix: Mix) 
     if "ce" in mix.weights and t != 1.0:
         at_one = torch.empty_like(logits)
         values.append(_cross_entropy(at_one, torch.log_softmax(logits, -1), tile.target_ids, ce))
-    odds = logits.sub_(logits.amax(-1, keepdim=True)).div_(t)
+    odds = logits.sub_(top)
+    if t != 1.0:
+        odds.div_(t)
     used = teacher.log_p[:, :-1] > -torch.inf
     log_odds = odds.gather(-1, teacher.ids).masked_fill_(~used, -torch.inf)
     log_odds_of_target = odds.gather(-1, target)
