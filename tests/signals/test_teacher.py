@@ -75,7 +75,7 @@ def test_layers_in_bfloat16_leave_the_head_in_float32() -> None:
         whole = network(input_ids=batch.input_ids).logits.flatten(0, 1)[batch.positions].log_softmax(-1)
     dense = LiveTeacher(network, bfloat16=True).signal(batch, 1.0)
     assert network.model.layers[0].mlp.up_proj.weight.dtype == torch.bfloat16
-    assert (dense.hidden.dtype, dense.weight.dtype) == (torch.float32, torch.float32)
+    assert dense.hidden.dtype == dense.weight.dtype == torch.float32
     divergence = (whole.exp() * (whole - logits_of(dense).log_softmax(-1))).sum(-1)
     assert divergence.max() < 0.01
 
@@ -100,6 +100,14 @@ def test_a_teacher_is_opened_from_a_folder(tiny_student: Path) -> None:
     teacher, tokenizer, identity = open_teacher(ResolvedModel("tiny", "folder", path=tiny_student))
     assert (teacher.width, teacher.head_rows, len(tokenizer)) == (32, 49_152, 49_152)
     assert list(identity) == ["folder"]
+
+
+def test_a_teacher_is_opened_from_a_gguf_file(embedded_gguf: Path) -> None:
+    teacher, tokenizer, identity = open_teacher(ResolvedModel("embedded", "gguf", path=embedded_gguf))
+    ids = tokenizer("The capital of France is", add_special_tokens=False, return_tensors="pt").input_ids
+    dense = teacher.signal(TargetBatch(ids, torch.tensor([ids.numel() - 1])), 1.0)
+    assert tokenizer.decode([int(logits_of(dense).argmax())]) == " Paris"
+    assert list(identity) == ["gguf"]
 
 
 def test_an_endpoint_is_no_live_teacher() -> None:

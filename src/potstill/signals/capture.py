@@ -20,6 +20,7 @@ from potstill.signals.counts import CountsEncoding, starts_of
 from potstill.signals.encoding import Encoding
 from potstill.signals.hidden import HiddenEncoding
 from potstill.signals.packing import Array
+from potstill.signals.products import Head, multiplied_by_the_faster_library
 from potstill.signals.records import Record
 from potstill.signals.selecting import BLOCK
 from potstill.signals.signal import Dense
@@ -142,12 +143,21 @@ def _distributions(
     """What the encoding keeps of all positions, of which one tile after the other is sent through the head."""
     starts = torch.from_numpy(np.concatenate([starts_of(text.key, sum(text.target_mask)) for text in texts]))
     starts = starts.to(dense.hidden.device)
-    rows = min(len(dense.weight), -(-encoding.vocabulary // BLOCK) * BLOCK)  # whole blocks need no filling up
-    weight, bias = dense.weight[:rows], None if dense.bias is None else dense.bias[:rows]
-    tile = max(1, TILE_BYTES // (4 * rows))
-    parts = []
-    for start in range(0, len(dense), tile):
-        logits = torch.nn.functional.linear(dense.hidden[start : start + tile], weight, bias)
-        logits[:, encoding.vocabulary :] = -torch.inf
-        parts.append(encoding.select(logits, starts[start : start + tile]))
+    parts, start = [], 0
+    for logits in _tiles(dense, encoding.vocabulary):
+        parts.append(encoding.select(logits, starts[start : start + len(logits)]))
+        start += len(logits)
     return tuple(np.concatenate(part) for part in zip(*parts, strict=True))
+
+
+def _tiles(dense: Dense, vocabulary: int) -> Iterator[torch.Tensor]:
+    """The logits (C, V) of one tile of positions after the other, V the vocabulary and some -inf behind it: one buffer for all."""
+    rows = min(len(dense.weight), -(-vocabulary // BLOCK) * BLOCK)  # whole blocks need no filling up
+    head = Head.of(dense.weight, dense.bias, rows)
+    tile = max(1, TILE_BYTES // (4 * rows))
+    buffer = torch.empty((min(tile, len(dense)), rows), device=dense.hidden.device)
+    with multiplied_by_the_faster_library():
+        for start in range(0, len(dense), tile):
+            logits = head.logits(dense.hidden[start : start + tile], buffer)
+            logits[:, vocabulary:] = -torch.inf
+            yield logits

@@ -2,8 +2,8 @@
 
 In: a batch of tokens. Out: the last hidden states at its N target positions and the teacher's head, from which a loss makes
 logits tile by tile; those of all positions, or all N at once, never exist. On request also hidden states and attention
-probabilities of chosen layers. What it costs: the weights, in half precision where the processor multiplies bfloat16; the head
-in float32, for logits rounded to bfloat16 before a softmax cost 4 to 23 % of a gradient's accuracy; one forward pass a batch.
+probabilities of chosen layers. What it costs: the weights, in half precision where the processor multiplies bfloat16, and one
+forward pass a batch. The head is given as it is: whoever multiplies by it has to add up in float32 (`products`).
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ class LiveTeacher:
 
     Args:
         network: A causal language model of transformers on the device it shall run on. It is frozen, and where bfloat16 is
-            fast its layers' matrices are kept in it from here on.
+            fast its layers' matrices are kept in it from here on; its head stays as it is.
         bfloat16: Whether the layers multiply in bfloat16; by default where the processor or GPU does so natively.
 
     Raises:
@@ -66,7 +66,7 @@ class LiveTeacher:
                 "this teacher's head is no plain matrix", where="teacher", found=type(head).__name__,
                 expected="a causal language model of transformers, with adapters merged into it",
             )
-        self._weight, self._bias = head.weight.float(), None if head.bias is None else head.bias.float()
+        self._weight, self._bias = head.weight, head.bias
         self._scale = _scale_after_head(network, self._weight, self._bias)
         self._bfloat16 = multiplies_bfloat16() if bfloat16 is None else bfloat16
         if self._bfloat16:
@@ -135,7 +135,9 @@ def open_teacher(model: ResolvedModel) -> tuple[LiveTeacher, Any, Mapping[str, A
     on_gpu = torch.cuda.is_available()
     with quiet_transformers(), gguf_read_once() if model.kind == "gguf" else nullcontext():
         tokenizer, network = open_model(model, role="teacher")
-    network = network.to("cuda") if on_gpu else network.float()  # a CPU adds up in float32 as fast as in anything smaller
+    network = network.to("cuda") if on_gpu else network
+    if not on_gpu and network.dtype != torch.float32:  # transformers refuses to change a GGUF file's, which is float32 already
+        network = network.float()
     return LiveTeacher(network), tokenizer, model_identity(model)
 
 
@@ -152,7 +154,7 @@ def _scale_after_head(network: Any, weight: torch.Tensor, bias: torch.Tensor | N
     with torch.no_grad():
         states = network.get_decoder()(input_ids=tokens, use_cache=False).last_hidden_state
         told = network(input_ids=tokens, use_cache=False).logits[0].float()
-        ours = torch.nn.functional.linear(states[0].float(), weight, bias)
+        ours = torch.nn.functional.linear(states[0].to(weight.dtype), weight, bias).float()
     scale = float((told * ours).sum() / ours.square().sum().clamp_min(1e-30))
     tolerance = 2e-2 if network.dtype in (torch.bfloat16, torch.float16) else _SAME  # its own logits are rounded
     if abs(scale - 1.0) <= tolerance:

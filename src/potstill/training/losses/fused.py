@@ -13,9 +13,9 @@ from typing import Any
 
 import torch
 
+from potstill.signals.products import Head, multiplied_by_the_faster_library
 from potstill.signals.signal import Dense, Signal, TopK
 from potstill.training.losses.mix import Mix, refusal
-from potstill.training.losses.products import Head, multiplied_by_the_faster_library
 from potstill.training.losses.tile import Outcomes, Sums, Tile, overwrite_by_gradient, spans
 
 # Bytes of a tile of logits, and of the part of it for which intermediate results are made.

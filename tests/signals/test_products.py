@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from potstill.training.losses.products import Head, multiplied_by_the_faster_library
+from potstill.signals.products import Head, multiplied_by_the_faster_library
 from training.losses.reference import relative_error
 
 
