@@ -3,7 +3,8 @@
 The logits of all positions, N x V numbers, never exist. A tile's logits are computed in float32, its losses and their gradient
 with respect to the logits follow at once, in the same memory, and what is kept are the gradients of the hidden states, N x H,
 and of the head, V x H. `backward` only scales them. This holds for cross-entropy and distillation alike (Hsu et al. 2024, Liger
-Kernel, arXiv:2410.10989, and Wijmans et al. 2024, Cut Cross-Entropy, arXiv:2411.09009, show the idea).
+Kernel, arXiv:2410.10989, and Wijmans et al. 2024, Cut Cross-Entropy, arXiv:2411.09009, show the idea). All products are written
+to memory that is there already; autocast, which would round them to bfloat16, leaves such products alone.
 """
 
 from __future__ import annotations
@@ -61,8 +62,7 @@ def fused_loss(
     """
     comparison = _comparison(target_ids, target_weights, signal, mix, vocabulary)
     wanted = tuple(torch.is_grad_enabled() and tensor is not None and tensor.requires_grad for tensor in (hidden, weight, bias))
-    # Autocast would round the products to bfloat16.
-    with torch.autocast(hidden.device.type, enabled=False), multiplied_by_the_faster_library():
+    with multiplied_by_the_faster_library():
         loss, parts, agreement = _Fused.apply(hidden, weight, bias, comparison, mix, target_count, vocabulary, wanted)
     return FusedLoss(loss, parts, agreement)
 
@@ -76,7 +76,7 @@ def dense_loss(
     Arguments, result and errors are those of `fused_loss`; the logits, and a gradient as large, are in memory.
     """
     comparison = _comparison(target_ids, target_weights, signal, mix, vocabulary)
-    with torch.autocast(logits.device.type, enabled=False), multiplied_by_the_faster_library():
+    with multiplied_by_the_faster_library():
         loss, parts, agreement = _OnLogits.apply(logits, comparison, mix, target_count, vocabulary)
     return FusedLoss(loss, parts, agreement)
 
