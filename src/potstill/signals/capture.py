@@ -151,7 +151,7 @@ def _distributions(
 
 
 def _tiles(dense: Dense, vocabulary: int) -> Iterator[torch.Tensor]:
-    """The logits (C, V) of one tile of positions after the other, in one buffer; V is the vocabulary and some -inf behind it."""
+    """The logits (C, V) of one tile of positions after the other, in one buffer; V is the vocabulary and -inf behind it."""
     rows = min(len(dense.weight), -(-vocabulary // BLOCK) * BLOCK)  # whole blocks need no filling up
     head = Head.of(dense.weight, dense.bias, rows)
     tile = max(1, TILE_BYTES // (4 * rows))
