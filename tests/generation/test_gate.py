@@ -122,6 +122,13 @@ async def test_the_score_is_of_all_that_were_asked_first_and_have_gold(tmp_path:
     assert said == ["teacher scores 0.500 in accuracy on the first 10 rows with a gold answer"]
 
 
+async def test_rows_that_the_teacher_was_tuned_on_do_not_score_it(tmp_path: Path, task: Task) -> None:
+    gate = Gate(task, rows(16), rows(10, first=16), knows_first=True)
+    async with LoopbackEndpoint(lambda messages: "bell") as server:
+        score, _ = await pass_gate(tmp_path, server, gate)
+    assert score == Score("accuracy", 0.5, 10)
+
+
 async def test_a_teacher_below_the_wanted_score_stops_the_run(tmp_path: Path, task: Task) -> None:
     async with LoopbackEndpoint(lambda messages: "bell") as server:
         score, _ = await pass_gate(tmp_path, server, Gate(task, rows(16), [], min_score=0.5))

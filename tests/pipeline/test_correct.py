@@ -16,6 +16,7 @@ import yaml
 from pipeline.jobs import events, start_cli, write_rows_file
 from pipeline.test_kill import kill_when
 from potstill.errors import InputError, JobFailedError
+from potstill.pipeline.check import preflight
 from potstill.pipeline.correct import Correct
 from potstill.pipeline.corrected import first_teacher
 from potstill.pipeline.events import EventLog
@@ -174,6 +175,8 @@ def test_a_job_without_it_has_no_such_stage(tmp_path: Path, tiny_student: Path) 
     assert [stage.name for stage in stages_of(job)][:2] == ["prepare", "generate"]
     with pytest.raises(InputError, match="no such stage"):
         run_job(job, tmp_path / "run", Silent(), until="correct")
+    with pytest.raises(InputError, match="no such stage"):
+        preflight(job, tmp_path / "run", until="correct")
     assert not (tmp_path / "run").exists()
 
 

@@ -90,6 +90,10 @@ def preflight(job: JobSpec, root: Path, until: str | None = None) -> None:
     Raises:
         PotstillError: the first thing that is wrong.
     """
+    if until is not None:
+        from potstill.pipeline.run import stages_of  # looks at a job alone need none of what the stages do
+
+        stages_of(job, until)
     _check_place(root)
     started = RunFolder(root).events.is_file()
     seen = Seen(job, until)

@@ -26,7 +26,7 @@ from potstill.errors import ExportError, InputError, JobFailedError, MachineErro
 from potstill.generation import Direct
 from potstill.generation.gate import SCORED_ROWS
 from potstill.inference import model_identity
-from potstill.pipeline.asking import context_needed
+from potstill.pipeline.asking import context_needed, ledger_of
 from potstill.pipeline.corrected import Correction, check_correctable, in_its_place, read_correction
 from potstill.pipeline.export import VERIFIED_PROMPTS, VERIFIED_TOKENS, quality_loss
 from potstill.pipeline.folder import claim, write_json
@@ -205,7 +205,8 @@ def _weights(context: Context, teacher: ResolvedModel) -> Path:
 def _score(context: Context, teacher: ResolvedModel, called: str) -> dict[str, Any]:
     """How right its greedy answers to validation rows are; those that the journal holds are not asked for again."""
     rows = list(islice((row for row in context.stream("validation") if row.reference is not None), SCORED_ROWS))
-    asked = Asked(context.task(), _reasons(context), context.job.generation.max_tokens)
+    ledger = ledger_of([teacher], context.job.generation, context.folder.journal)
+    asked = Asked(context.task(), _reasons(context), context.job.generation.max_tokens, ledger)
     context.progress.begin(f"{called} answers validation rows", len(rows))
     try:
         return own_score(teacher, rows, asked, context.folder.journal / "correct", context.advance)

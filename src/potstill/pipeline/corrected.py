@@ -88,6 +88,18 @@ def first_teacher(job: JobSpec, folder: RunFolder | None) -> ResolvedModel:
     return in_its_place(teacher, folder.teacher / (correction.file or ""))
 
 
+def weights_of(job: JobSpec, folder: RunFolder | None) -> ResolvedModel | None:
+    """The first teacher as unquantised weights where they are at hand, else as it is; None for an endpoint.
+
+    Raises:
+        As `teachers_of`.
+    """
+    teacher = first_teacher(job, folder)
+    if job.correction is None or folder is None:
+        return None if teacher.kind == "endpoint" else teacher
+    return in_its_place(resolve(job.teachers[0]), folder.teacher)
+
+
 def in_its_place(teacher: ResolvedModel, path: Path) -> ResolvedModel:
     """The corrected teacher: the weights or the file at this path, under a name that says so."""
     found = resolve(ModelSpec(path=str(path)))

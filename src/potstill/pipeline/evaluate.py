@@ -26,7 +26,7 @@ from potstill.generation import ChainOfThought, Direct, Way
 from potstill.inference import model_identity
 from potstill.inference.protocol import Sampling
 from potstill.pipeline.asking import budget_of, context_needed
-from potstill.pipeline.corrected import read_correction
+from potstill.pipeline.corrected import read_correction, weights_of
 from potstill.pipeline.export import baseline_path, export_path
 from potstill.pipeline.fingerprint import fingerprint as digest_of
 from potstill.pipeline.folder import write_json
@@ -216,7 +216,7 @@ def token_accuracy(
     are not at hand."""
     if context.job.task not in TOKEN_ACCURACY_TASKS or model.served:
         return None
-    weights = model
+    weights = (weights_of(context.job, context.folder) or model) if label == "teacher" else model
     if label not in labels_of(context.teachers):
         path = initial_student(context) if label == "baseline" else context.folder.student
         weights = ResolvedModel(label, "folder", path=path)

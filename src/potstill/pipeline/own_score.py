@@ -17,6 +17,7 @@ from potstill.evaluation.answering import to_prediction
 from potstill.evaluation.comparison import mean_figure
 from potstill.generation import ChainOfThought, Direct
 from potstill.inference import Client, Journal, open_engine
+from potstill.inference.budget import Account, Ledger
 from potstill.inference.client import run_all
 from potstill.inference.dialogue import RowAnswer, answer_row
 from potstill.inference.protocol import Sampling
@@ -27,11 +28,12 @@ from potstill.tasks import Task
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """How a teacher is asked: whether it is to reason first, and the most tokens of an answer."""
+    """How a teacher is asked: whether it is to reason first, the most tokens of an answer, and whose budget they count in."""
 
     task: Task
     reasons: bool
     max_tokens: int
+    ledger: Ledger
 
 
 def own_score(
@@ -42,6 +44,7 @@ def own_score(
     No closed label set is enforced, so that what two engines give can be compared.
 
     Raises:
+        BudgetError: the run's budget is used up; what came is in the journal.
         InputError: the model cannot be opened.
     """
     answers = asyncio.run(_answers(model, rows, asked, journal_folder, on_done))
@@ -60,7 +63,7 @@ async def _answers(
     size = context_needed(way, rows, asked.max_tokens)
     with Journal(journal_folder) as journal:
         engine = await asyncio.to_thread(open_engine, model, concurrency=concurrency, context=size)
-        client = Client(engine, journal, concurrency=concurrency)
+        client = Client(engine, journal, concurrency=concurrency, account=Account.of(model, asked.ledger))
 
         async def work(queue: Iterator[tuple[int, Row]]) -> None:
             for number, row in queue:

@@ -17,7 +17,7 @@ from sqlalchemy.orm import Session
 
 from potstill.catalog import ResolvedModel, resolve
 from potstill.errors import InputError, PotstillError
-from potstill.pipeline.corrected import first_teacher
+from potstill.pipeline.corrected import first_teacher, weights_of
 from potstill.pipeline.folder import RunFolder
 from potstill.service.records import now
 from potstill.service.tables import JobRecord, ModelRecord
@@ -110,8 +110,7 @@ def locate_model(session: Session, record: ModelRecord) -> Located:
 def located_in(run: RunFolder, job: JobSpec, role: Role, name: str) -> Located:
     """A model of the run in a folder: the very file that a user would deploy where there is one."""
     if role == "teacher":
-        teacher = first_teacher(job, run)
-        return Located(name, role, teacher, None if teacher.kind == "endpoint" else teacher, job, run)
+        return Located(name, role, first_teacher(job, run), weights_of(job, run), job, run)
     student = run.student if role == "distilled" else _initial(run, job.student)
     weights = ResolvedModel(name, "folder", path=student) if student is not None else None
     stem = "student" if role == "distilled" else "baseline"
