@@ -32,6 +32,7 @@ def _tiles(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> N
     rows, rows_of_part = request.param
     monkeypatch.setitem(fused._TILE_BYTES, "cpu", 4 * 77 * rows)
     monkeypatch.setitem(fused._PART_BYTES, "cpu", 4 * 77 * rows_of_part)
+    monkeypatch.setitem(fused._DENSE_PART_BYTES, "cpu", 4 * 77 * rows_of_part)
 
 
 def without_ties(kind: str, temperature: float) -> tuple[Case, Signal]:

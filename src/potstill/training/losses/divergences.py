@@ -39,14 +39,14 @@ def forward_kl(log_p: torch.Tensor, log_q: torch.Tensor) -> ValueAndGradient:
     average (Anshumann et al. 2025, "Sparse Logit Sampling", arXiv:2503.16870). No other divergence here is.
     """
     p = log_p.exp()
-    value = (p * (log_p.clamp(min=_NEVER) - log_q.clamp(min=_NEVER))).sum(-1)
-    return value, log_q.exp() - p
+    value = log_p.clamp(min=_NEVER).sub_(log_q.clamp(min=_NEVER)).mul_(p).sum(-1)
+    return value, log_q.exp().sub_(p)
 
 
 def reverse_kl(log_p: torch.Tensor, log_q: torch.Tensor) -> ValueAndGradient:
     """KL(q | p) = sum q (log q - log p) = R; gradient q [log(q/p) - R] (Agarwal et al. 2024, GKD, arXiv:2306.13649)."""
     q = log_q.exp()
-    return _through_softmax(q, log_q.clamp(min=_NEVER) - log_p.clamp(min=FLOOR))
+    return _through_softmax(q, log_q.clamp(min=_NEVER).sub_(log_p.clamp(min=FLOOR)))
 
 
 def jsd(log_p: torch.Tensor, log_q: torch.Tensor, beta: float) -> ValueAndGradient:
@@ -60,8 +60,8 @@ def jsd(log_p: torch.Tensor, log_q: torch.Tensor, beta: float) -> ValueAndGradie
     if beta == 1.0:
         return reverse_kl(log_p, log_q)
     log_m = _log_mixture(log_p, log_q, beta)
-    of_teacher = (log_p.exp() * (log_p.clamp(min=_NEVER) - log_m)).sum(-1)
-    of_student, gradient = _through_softmax(log_q.exp(), log_q.clamp(min=_NEVER) - log_m)
+    of_teacher = log_p.clamp(min=_NEVER).sub_(log_m).mul_(log_p.exp()).sum(-1)
+    of_student, gradient = _through_softmax(log_q.exp(), log_q.clamp(min=_NEVER).sub_(log_m))
     return beta * of_teacher + (1 - beta) * of_student, gradient.mul_(1 - beta)
 
 
@@ -71,8 +71,8 @@ def skew_forward_kl(log_p: torch.Tensor, log_q: torch.Tensor, skew: float) -> Va
     Ko et al. 2024, DistiLLM, arXiv:2402.03898.
     """
     log_m = _log_mixture(log_p, log_q, skew)
-    value = (log_p.exp() * (log_p.clamp(min=_NEVER) - log_m)).sum(-1)
-    times_ratio = (log_p + log_q - log_m).exp_()  # q r, which stays below 1 / (1 - l) where r alone may overflow
+    value = log_p.clamp(min=_NEVER).sub_(log_m).mul_(log_p.exp()).sum(-1)
+    times_ratio = (log_p + log_q).sub_(log_m).exp_()  # q r, which stays below 1 / (1 - l) where r alone may overflow
     gradient = log_q.exp().mul_(times_ratio.sum(-1, keepdim=True)).sub_(times_ratio)
     return value, gradient.mul_(1 - skew)
 
@@ -86,7 +86,7 @@ def skew_reverse_kl(log_p: torch.Tensor, log_q: torch.Tensor, skew: float) -> Va
         return reverse_kl(log_p, log_q)
     q = log_q.exp()
     log_m = _log_mixture(log_p, log_q, 1 - skew)
-    log_ratio = log_q.clamp(min=_NEVER) - log_m
+    log_ratio = log_q.clamp(min=_NEVER).sub_(log_m)
     value = (q * log_ratio).sum(-1)
     _, gradient = _through_softmax(q, log_ratio + 1 - skew * log_ratio.exp())
     return value, gradient
@@ -117,10 +117,12 @@ def divergence(name: str, *, jsd_beta: float, skew: float) -> Divergence:
 
 
 def _through_softmax(q: torch.Tensor, score: torch.Tensor) -> ValueAndGradient:
-    """The mean score S = sum q score, (...), and q [score - S], (..., M), which is S's gradient for scores that stand fast."""
-    weighed = q * score
-    mean = weighed.sum(-1)
-    return mean, weighed.sub_(q * mean.unsqueeze(-1))
+    """The mean score S = sum q score, (...), and q [score - S], (..., M), its gradient for scores that stand fast.
+
+    The second takes the memory of the scores.
+    """
+    mean = (q * score).sum(-1)
+    return mean, score.sub_(mean.unsqueeze(-1)).mul_(q)
 
 
 def _log_mixture(log_a: torch.Tensor, log_b: torch.Tensor, share: float) -> torch.Tensor:

@@ -19,9 +19,11 @@ from potstill.signals.signal import Dense, Signal, TopK
 from potstill.training.losses.mix import Mix, refusal
 from potstill.training.losses.tile import Outcomes, Sums, Tile, overwrite_by_gradient, spans
 
-# Bytes of a tile of logits, and of the part of it for which intermediate results are made.
+# Bytes of a tile of logits, and of the part of it for which intermediate results are made; with a dense teacher these are
+# several as large as the part. On a processor they should stay in its cache, and larger memory is fetched anew each time.
 _TILE_BYTES = {"cpu": 32 * 2**20, "other": 256 * 2**20}
 _PART_BYTES = {"cpu": 2**20, "other": 256 * 2**20}
+_DENSE_PART_BYTES = {"cpu": 2**18, "other": 64 * 2**20}
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,7 +144,7 @@ class _Fused(torch.autograd.Function):  # type: ignore[misc]
             if gradient is not None:
                 gradient[vocabulary if len(hidden) else 0 :].zero_()  # the rest is written by the first tile
         head = Head.of(weight.float(), bias, vocabulary)
-        rows, rows_of_part = _rows(vocabulary, hidden.device)
+        rows, rows_of_part = _rows(vocabulary, hidden.device, comparison)
         buffer = torch.empty(min(rows, len(hidden)), vocabulary, device=hidden.device)
         beside = comparison.buffer_beside(buffer)
         sums = Sums.none(mix, hidden.device)
@@ -171,7 +173,7 @@ class _OnLogits(torch.autograd.Function):  # type: ignore[misc]
     def forward(
         ctx: Any, logits: torch.Tensor, comparison: _Comparison, mix: Mix, target_count: torch.Tensor | int, vocabulary: int
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        rows, rows_of_part = _rows(vocabulary, logits.device)
+        rows, rows_of_part = _rows(vocabulary, logits.device, comparison)
         gradient = torch.zeros_like(logits, dtype=torch.float32)
         of_tokens = gradient[:, :vocabulary].copy_(logits[:, :vocabulary])
         beside = comparison.buffer_beside(of_tokens[:rows])
@@ -212,7 +214,8 @@ def _scaled(ctx: Any, of_loss: torch.Tensor) -> list[torch.Tensor | None]:
     ]
 
 
-def _rows(vocabulary: int, device: torch.device) -> tuple[int, int]:
+def _rows(vocabulary: int, device: torch.device, comparison: _Comparison) -> tuple[int, int]:
     """Positions of a tile, and of the part of it for which intermediate results are made."""
     kind = "cpu" if device.type == "cpu" else "other"
-    return max(1, _TILE_BYTES[kind] // (4 * vocabulary)), max(1, _PART_BYTES[kind] // (4 * vocabulary))
+    part_bytes = _DENSE_PART_BYTES if isinstance(comparison.teacher, tuple) else _PART_BYTES
+    return max(1, _TILE_BYTES[kind] // (4 * vocabulary)), max(1, part_bytes[kind] // (4 * vocabulary))
