@@ -30,15 +30,16 @@ from potstill.spec_models import (
 )
 from potstill.spec_panel import check_panel, check_strategy
 from potstill.spec_prompts import PromptsSpec
+from potstill.spec_training import SignalSpec, TrainingSpec
 from potstill.spec_ways import Rationale, check_rationale_weight, check_way
-from potstill.validation import NOT_BUILT, ONE, SEVERAL, Lines, explain
+from potstill.validation import ONE, SEVERAL, Lines, explain
 from potstill.yaml_files import line_of, read_mapping
 
 __all__ = [
     "EXAMPLES", "AdapterSpec", "BalanceSpec", "CorrectSpec", "CurationSpec", "DataSpec", "EvaluationSpec", "ExportSpec",
     "GenerationSpec", "JobSpec", "JudgeSpec", "ModelSpec", "PromptsSpec", "Section", "SemanticSpec", "ShrinkSpec",
-    "StudentSpec", "TaskName", "TeacherSpec", "TrainingSpec", "check_address", "dump_job", "load_job", "parse_job",
-    "read_job_mapping", "with_absolute_paths",
+    "SignalSpec", "StudentSpec", "TaskName", "TeacherSpec", "TrainingSpec", "check_address", "dump_job", "load_job",
+    "parse_job", "read_job_mapping", "with_absolute_paths",
 ]
 
 TaskName = Literal["nli", "conversation", "qa", "math", "summarization", "classification", "text"]
@@ -53,7 +54,6 @@ EXAMPLES = {
     "student": "a name or a mapping, such as student: phi-4-mini",
     "data": "a mapping, such as data: {train: rows.jsonl}",
     "data.train": "a file, such as train: rows.jsonl",
-    "training.temperature": f"1.0; {NOT_BUILT}",
     "evaluation.metrics": "auto, or a list of names",
     "export": "a list such as [gguf:q8_0], or a mapping with formats",
 }
@@ -120,38 +120,6 @@ class GenerationSpec(Section):
         if (self.strategy == "route") != (self.route_by is not None):
             raise ValueError("strategy: route and route_by, the field of a row that it goes by, need each other")
         return self
-
-
-class TrainingSpec(Section):
-    """How the student learns."""
-
-    method: Literal["sft"] = "sft"
-    """How the student learns; sft: from the teacher's answers."""
-    learning_rate: Annotated[float, Field(gt=0.0, le=1.0)] = 2.0e-5
-    """The peak learning rate of AdamW."""
-    batch_size: Positive = 2
-    """Texts a forward pass."""
-    gradient_accumulation_steps: Positive = 1
-    """Forward passes an optimizer step."""
-    num_epochs: Annotated[float, Field(gt=0, le=1000)] = 3
-    """How often each row is seen."""
-    temperature: Annotated[float, Field(ge=1.0, le=1.0)] = 1.0
-    """The softmax temperature at which distributions are compared."""
-    loss: Annotated[dict[Literal["ce"], Annotated[float, Field(gt=0)]], Field(min_length=1)] = {"ce": 1.0}
-    """The weight of each part of the loss; ce: cross-entropy on the teacher's answer."""
-    warmup_ratio: Unit = 0.05
-    """The share of the steps in which the learning rate rises."""
-    weight_decay: Annotated[float, Field(ge=0)] = 0.0
-    """The decoupled weight decay of AdamW."""
-    max_length: Annotated[int, Field(ge=16)] | None = None
-    """The longest text, in tokens; rows that are longer are left out. Without it the model's own window."""
-    early_stopping_patience: Annotated[int, Field(ge=0)] = 2
-    """Epochs without a better validation loss after which training stops; 0 never does."""
-    seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
-    """What the order of the rows and the adapter's first weights are drawn from."""
-    rationale_weight: Annotated[float, Field(gt=0, le=100)] = 1.0
-    """With generation.rationale: multitask, what the reasoning counts in the loss, taken as a whole, where the
-    answers count 1."""
 
 
 class EvaluationSpec(Section):

@@ -33,7 +33,7 @@ from potstill.signals.endpoint import answer_places, signals_of
 from potstill.signals.packing import Body
 from potstill.signals.signal import TopK
 from potstill.signals.token_bytes import TokenBytes
-from potstill.signals.top_entries import TAIL_FLOOR, drawn, told_places, top_signal
+from potstill.signals.top_entries import TAIL_FLOOR, drawn, top_signal
 from potstill.signals.top_k import TopKEncoding
 from potstill.spec import GenerationSpec
 from potstill.tasks import get_task
@@ -295,7 +295,7 @@ def test_a_signal_is_packed_as_one_that_was_captured() -> None:
     signal = top_signal([{7: math.log(0.5), 9: math.log(0.25), 3: math.log(0.125)}, {4: math.log(0.75)}, drawn(5), {}])
     assert signal is not None
     encoding = TopKEncoding(vocabulary=300)
-    unpacked = encoding.decode([Body(len(signal), encoding.pack_told(told_places(signal)))], 1.0)
+    unpacked = encoding.decode([Body(len(signal), encoding.pack_told(signal))], 1.0)
     assert torch.equal(unpacked.ids, signal.ids)
     torch.testing.assert_close(unpacked.log_tail, signal.log_tail)
     torch.testing.assert_close(unpacked.logprobs.exp(), signal.logprobs.exp(), atol=0.01, rtol=0)

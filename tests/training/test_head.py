@@ -10,8 +10,9 @@ from peft import LoraConfig, get_peft_model
 from transformers import Gemma2Config, LlamaConfig, Phi3Config, PreTrainedModel
 
 from potstill.training.collator import Collator, TokenisedRow
-from potstill.training.losses.cross_entropy import cross_entropy
-from potstill.training.trainer import head_sees_only, sum_tied_gradients_in_place
+from potstill.training.head import head_sees_only, is_plain, sum_tied_gradients_in_place
+from potstill.training.losses.mix import MixSchedule, Schedule
+from potstill.training.objective import Objective
 
 VOCABULARY = 200
 
@@ -45,6 +46,7 @@ MODELS: dict[str, Callable[[], torch.nn.Module]] = {
     "bias": with_bias,
     "adapter": with_adapter_on_the_head,
 }
+PLAIN = ("llama", "phi3", "bias")
 
 
 def random_rows() -> list[TokenisedRow]:
@@ -53,6 +55,10 @@ def random_rows() -> list[TokenisedRow]:
         mask = (torch.rand(length) < 0.5).tolist()
         rows.append(TokenisedRow(tuple(torch.randint(3, VOCABULARY, (length,)).tolist()), (False, *mask[1:-1], True)))
     return rows
+
+
+def objective(fused: bool) -> Objective:
+    return Objective(MixSchedule({"ce": Schedule.of(1.0)}, Schedule.of(1.0)), None, VOCABULARY, fused)
 
 
 @pytest.mark.parametrize("name", MODELS)
@@ -65,14 +71,15 @@ def test_loss_and_gradients_are_those_of_the_whole_model(name: str) -> None:
         ids, mask = torch.tensor([row.input_ids]), torch.tensor(row.target_mask)[1:]
         logits = model(input_ids=ids).logits[0, :-1][mask]
         expected = expected + torch.nn.functional.cross_entropy(logits, ids[0, 1:][mask], reduction="sum") / count
-    with head_sees_only(model.get_output_embeddings(), batch["positions"]):
-        logits = model(input_ids=batch["input_ids"], use_cache=False).logits
-    assert logits.shape == (count, VOCABULARY)
-    loss = cross_entropy(logits, batch["target_ids"], count)
-    torch.testing.assert_close(loss, expected)
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    for ours, theirs in zip(torch.autograd.grad(loss, trained), torch.autograd.grad(expected, trained), strict=True):
-        torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-5)
+    of_whole = torch.autograd.grad(expected, trained)
+    plain = is_plain(model)
+    assert plain is (name in PLAIN)
+    for fused in {plain, False}:
+        loss = objective(fused).of_batch(model, model, batch, count, 0.0).loss
+        torch.testing.assert_close(loss, expected)
+        for ours, theirs in zip(torch.autograd.grad(loss, trained), of_whole, strict=True):
+            torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-5)
 
 
 def test_hooks_run_and_the_head_is_itself_again() -> None:

@@ -22,7 +22,8 @@ from potstill.spec import CurationSpec, GenerationSpec, ModelSpec
 from potstill.tasks import Task, get_task
 from potstill.templates import ChatTemplate
 from potstill.training.collator import Collator, TokenisedRow, tokenise_rows, weigh_parts
-from potstill.training.losses.cross_entropy import cross_entropy
+from potstill.training.losses.fused import dense_loss
+from potstill.training.losses.mix import Mix
 from potstill.training.rationales import answer_rows, rationale_rows
 
 ROWS = 6
@@ -135,10 +136,12 @@ def test_answers_and_reasoning_weigh_as_much_whatever_their_lengths(
     batch = Collator(pad_id=0)(both.texts)
     torch.manual_seed(0)
     logits = torch.randn(len(batch["target_ids"]), 50_000)
-    loss = cross_entropy(logits, batch["target_ids"], both.target_tokens, batch["weights"])
+    loss = dense_loss(
+        logits, batch["target_ids"], batch["weights"], None, Mix({"ce": 1.0}), both.target_tokens, logits.shape[1]
+    ).loss
     of_answers = answers.target_tokens
     means = [
-        cross_entropy(logits[place], batch["target_ids"][place], len(batch["target_ids"][place]))
+        torch.nn.functional.cross_entropy(logits[place], batch["target_ids"][place])
         for place in (slice(None, of_answers), slice(of_answers, None))
     ]
     assert loss.item() == pytest.approx(((means[0] + weight * means[1]) / (1 + weight)).item(), rel=1e-5)

@@ -17,7 +17,7 @@ import torch
 from potstill.errors import CorruptFileError, JobCanceledError
 from potstill.rows import Row, write_rows
 from potstill.spec import AdapterSpec, TrainingSpec
-from potstill.training import TrainingResult, train_student, trainer
+from potstill.training import TrainingResult, train_student, watch
 from potstill.training.checkpoints import checkpoint_path, mark_complete
 
 SPEC = TrainingSpec(learning_rate=1e-2, batch_size=4, num_epochs=3, early_stopping_patience=0)  # as in killable.py
@@ -36,8 +36,8 @@ def one_thread() -> Iterator[None]:
 
 @pytest.fixture(autouse=True)
 def _one_thread_and_a_checkpoint_a_step(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.setattr(trainer, "CHECKPOINT_INTERVAL_S", 0.0)
-    monkeypatch.setattr(trainer, "SAVING_SHARE", float("inf"))
+    monkeypatch.setattr(watch, "CHECKPOINT_INTERVAL_S", 0.0)
+    monkeypatch.setattr(watch, "SAVING_SHARE", float("inf"))
     with one_thread():
         yield
 
@@ -115,7 +115,7 @@ def test_an_adapter_with_dropout_resumes_to_the_same_bits(
 def test_a_training_that_is_asked_to_stop_leaves_a_checkpoint_to_go_on_from(
     tiny_student: Path, rows: Rows, tmp_path: Path, undisturbed: tuple[TrainingResult, bytes], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(trainer, "CHECKPOINT_INTERVAL_S", 3600.0)  # none but those of the epochs' ends and of the stop
+    monkeypatch.setattr(watch, "CHECKPOINT_INTERVAL_S", 3600.0)  # none but those of the epochs' ends and of the stop
     seen: list[tuple[str, float]] = []
 
     def on_event(kind: str, values: dict[str, Any]) -> None:

@@ -26,6 +26,7 @@ from potstill.pipeline.checks.price import look_at_budget, look_at_gold, look_at
 from potstill.pipeline.checks.prompts import look_at_prompts, look_at_terms
 from potstill.pipeline.checks.rationale import look_at_rationale, look_at_reasoning
 from potstill.pipeline.checks.seen import Seen, Told, at_key
+from potstill.pipeline.checks.signals import look_at_signals
 from potstill.pipeline.checks.teacher import look_at_endpoint
 from potstill.pipeline.folder import RunFolder
 from potstill.spec import JobSpec, load_job
@@ -200,6 +201,7 @@ _LOOKS = (
     _look("lengths", _at("student", look_at_lengths), "task data student training", after="data student", exact=True),
     _look("answers", look_at_choosing, "task data teacher generation evaluation", after="data teacher", exact=True),
     _look("rationale", look_at_rationale, "teacher generation", after="teacher"),
+    _look("signals", look_at_signals, "teacher student training", after="teacher student", exact=True),
     _look("balance", look_at_balance, "task data curation", after="data", exact=True),
     _look("embeddings", _at("curation.semantic", look_at_embeddings), "curation"),
     _look("metrics", _look_at_metrics, "task evaluation"),

@@ -30,6 +30,7 @@ class RunFolder:
         self.teacher = root / "teacher"
         self.generated = root / "generated"
         self.curated = root / "curated"
+        self.signals = root / "signals"
         self.student = root / "student"
         self.initial_student = root / "student" / "initial"
         self.exports = root / "exports"

@@ -23,7 +23,7 @@ from potstill.pipeline.curate import Curate
 from potstill.pipeline.grow import check_reached, grow, summary_of
 from potstill.pipeline.judge import judge_inputs
 from potstill.pipeline.stage import Context
-from potstill.pipeline.teachers import Books, plan_of, selection_of
+from potstill.pipeline.teachers import Books, plan_of, selection_of, told_logprobs
 from potstill.rows import Row, write_jsonl, write_rows
 from potstill.tasks import Task
 
@@ -48,6 +48,8 @@ class Generate:
             ],
             "generation": generation.model_dump(mode="json", exclude=without),
         }
+        if told := told_logprobs(context.job.training, context.teacher):
+            inputs["top_logprobs"] = told
         if selection_of(generation) == "best":
             inputs |= judge_inputs(context)
         if selection_of(generation) == "vote":  # wrong answers have no vote, where they are not to be kept
@@ -63,7 +65,8 @@ class Generate:
         with Spool(context.folder.generated) as spool:
             books, generation = Books.of(context.teachers), context.job.generation
             self._ask(context, counts, spool, books)
-            grown = grow(context, spool, counts, books) if generation.mode == "prompts" else None
+            told = told_logprobs(context.job.training, context.teacher)
+            grown = grow(context, spool, counts, books, top_logprobs=told) if generation.mode == "prompts" else None
             # How a corrected teacher answers the rows that it was tuned on does not tell how good it is.
             figures = books.figures(scored=context.job.correction is None)
             summary = {**self._write(context, counts, spool, grown), "teachers": figures}
@@ -92,7 +95,7 @@ class Generate:
                 gate = self._gate(context, task, rows)
                 await ask_teachers(
                     teachers, task, passes, generation, journal, keep, books, say=say, gate=gate, ledger=ledger,
-                    estimated=True,
+                    estimated=True, top_logprobs=told_logprobs(context.job.training, context.teacher),
                 )
 
         names = " and ".join(teacher.name for teacher in teachers)

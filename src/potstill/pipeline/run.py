@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from potstill.errors import InputError, JobCanceledError, JobFailedError, MachineError, PotstillError
+from potstill.pipeline.capture import Capture
 from potstill.pipeline.correct import Correct
 from potstill.pipeline.curate import Curate
 from potstill.pipeline.evaluate import Evaluate
@@ -23,7 +24,9 @@ from potstill.pipeline.stage import Context, Stage, never
 from potstill.pipeline.train import Train
 from potstill.spec import JobSpec, dump_job
 
-STAGES: tuple[Stage, ...] = (Prepare(), Correct(), Generate(), Curate(), Train(), Export(), Evaluate(), Report())
+STAGES: tuple[Stage, ...] = (
+    Prepare(), Correct(), Generate(), Curate(), Capture(), Train(), Export(), Evaluate(), Report(),
+)
 
 
 def run_job(
@@ -154,7 +157,9 @@ def stages_of(job: JobSpec, until: str | None = None) -> Sequence[Stage]:
     Raises:
         InputError: the job has no such stage.
     """
-    stages = [stage for stage in STAGES if job.correction is not None or stage.name != "correct"]
+    absent = set() if job.correction is not None else {"correct"}
+    absent |= set() if job.training.captures_signals else {"capture"}
+    stages = [stage for stage in STAGES if stage.name not in absent]
     names = [stage.name for stage in stages]
     if until is not None and until not in names:
         raise InputError("the job has no such stage", where="--until", found=until, expected=", ".join(names))

@@ -9,7 +9,7 @@ from typing import Any, Protocol
 
 from potstill.catalog import ResolvedModel, resolve
 from potstill.errors import JobCanceledError
-from potstill.pipeline.corrected import teachers_of
+from potstill.pipeline.corrected import teachers_of, weights_of
 from potstill.pipeline.events import EventLog
 from potstill.pipeline.fingerprint import digests
 from potstill.pipeline.folder import RunFolder
@@ -66,6 +66,11 @@ class Context:
     def teacher(self) -> ResolvedModel:
         """The first of them: the student is compared with it, and it answers where a reference is missing."""
         return self.teachers[0]
+
+    @property
+    def teacher_weights(self) -> ResolvedModel:
+        """The same to be opened as weights, where it has any here."""
+        return weights_of(self.job, self.folder) or self.teacher
 
     @property
     def student(self) -> ResolvedModel:

@@ -26,8 +26,10 @@ from potstill.generation import (
 from potstill.generation.assigning import Whom
 from potstill.inference.metered import Meter, Usage
 from potstill.rows import Row
-from potstill.spec import GenerationSpec, JobSpec, TeacherSpec
+from potstill.spec import GenerationSpec, JobSpec, TeacherSpec, TrainingSpec
 from potstill.tasks import Task
+
+MOST_TOLD = 20  # tokens at a place of which OpenAI's endpoints tell the probability, and vLLM's unless told otherwise
 
 Plan = Callable[[Sequence[Teacher]], Strategy]
 
@@ -134,3 +136,11 @@ def with_kept(
         for entry in answered
         if (name := str(entry["name"])) in label_of
     ]
+
+
+def told_logprobs(training: TrainingSpec, teacher: ResolvedModel) -> int:
+    """Of how many of the likeliest tokens the teacher is to tell the probabilities with its answers; 0 where none are learnt.
+
+    Vendors tell of 20 at most. A teacher whose weights are here reads its answers again, and tells of as many as it takes.
+    """
+    return min(training.signal.top, MOST_TOLD) if training.captures_signals and teacher.served else 0

@@ -15,13 +15,14 @@ from typing import Any
 from potstill.catalog import ResolvedModel
 from potstill.inference import model_identity
 from potstill.pipeline.folder import claim, write_json
+from potstill.pipeline.lessons import lessons_of
 from potstill.pipeline.stage import Context
+from potstill.pipeline.teaching import teaching_of
 from potstill.rows import Row, read_rows
-from potstill.spec import ShrinkSpec
+from potstill.spec import ShrinkSpec, TrainingSpec
 from potstill.student import build_student
 from potstill.templates import ChatTemplate
 from potstill.training import TrainingResult, train_student
-from potstill.training.rationales import answer_rows, rationale_rows
 
 CALIBRATION_ROWS = 64
 
@@ -39,7 +40,8 @@ class Train:
             "student": dict(model_identity(context.student)),
             "shrink": student.shrink.model_dump() if student.shrink else None,
             "adapter": student.adapter.model_dump() if student.adapter else None,
-            "training": context.job.training.model_dump(mode="json"),
+            "training": _settings_of(context.job.training),
+            **({"teacher": dict(model_identity(context.teacher_weights))} if context.job.training.method == "kd" else {}),
             "rationale": context.job.generation.rationale,
             "task": context.job.task,
         }
@@ -48,18 +50,18 @@ class Train:
         folder = context.folder
         claim(folder.student, fingerprint)
         start = initial_student(context)
-        rows = {split: list(read_rows(folder.curated / f"{split}.jsonl")) for split in ("train", "validation")}
-        rationale, task = context.job.generation.rationale, context.task()
-        context.progress.begin("training", None)
-        try:
-            result = train_student(
-                start, answer_rows(rows["train"], rationale, task), answer_rows(rows["validation"], rationale, task),
-                folder.student, context.job.training, rationale_rows=rationale_rows(rows["train"], rationale, task),
-                adapter=context.job.student.adapter, all_turns=context.job.task == "conversation",
-                on_event=relay(context, self.name), should_stop=context.canceled,
-            )
-        finally:
-            context.progress.end()
+        lessons = lessons_of(context)
+        with teaching_of(context, start) as teaching:
+            context.progress.begin("training", None)
+            try:
+                result = train_student(
+                    start, lessons.train, lessons.validation, folder.student, context.job.training,
+                    rationale_rows=lessons.rationale, adapter=context.job.student.adapter, all_turns=lessons.all_turns,
+                    teaching=teaching, on_event=relay(context, self.name),
+                    should_stop=context.canceled,
+                )
+            finally:
+                context.progress.end()
         write_json(folder.student / "training.json", asdict(result))
         self._tell(context, result)
         return {"best_validation_loss": result.best_validation_loss, "best_epoch": result.best_epoch}
@@ -81,10 +83,16 @@ def relay(context: Context, stage: str) -> Callable[[str, Mapping[str, Any]], No
         if kind == "progress":
             detail = f"loss {values['loss']:.3f}" if values.get("loss") is not None else ""
             context.progress.update(int(values["step"]), int(values["total_steps"]), detail)
-        else:
-            context.events.append(kind, stage=stage, **values)
+            values = {key: value for key, value in values.items() if key not in ("total_steps", "eta_s")}
+        context.events.append("step" if kind == "progress" else kind, stage=stage, **values)
 
     return on_event
+
+
+def _settings_of(training: TrainingSpec) -> dict[str, Any]:
+    """What has an effect on the result; distributions are a matter of the methods that compare them."""
+    without = {"signal", "jsd_beta", "skew", "temperature"} if training.method == "sft" else set()
+    return training.model_dump(mode="json", exclude=without)
 
 
 def initial_student(context: Context) -> Path:

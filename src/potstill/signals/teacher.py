@@ -86,6 +86,11 @@ class LiveTeacher:
         return int(self._weight.shape[1])
 
     @property
+    def layer_count(self) -> int:
+        """How many decoder layers it has."""
+        return len(decoder_layers(self._network))
+
+    @property
     def head_rows(self) -> int:
         """V', the rows of its head: its tokens, and padding beyond them."""
         return int(self._weight.shape[0])

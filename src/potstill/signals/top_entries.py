@@ -9,9 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from potstill.signals.signal import TopK
 
@@ -46,13 +44,6 @@ def top_signal(places: Sequence[Entries]) -> TopK | None:
         logprobs[place, : len(kept)] = torch.tensor([logprob for _, logprob in kept])
         log_tail[place] = tail
     return TopK(ids, logprobs, log_tail)
-
-
-def told_places(signal: TopK) -> list[tuple[NDArray[np.int64], NDArray[np.float32], float]]:
-    """The same, place by place, as a store packs it: ids and log-probabilities of the entries in use, and the log tail mass."""
-    used = (signal.logprobs > -math.inf).sum(1).tolist()
-    ids, logprobs, tails = signal.ids.numpy(), signal.logprobs.numpy(), signal.log_tail.tolist()
-    return [(ids[place, :count], logprobs[place, :count], tails[place]) for place, count in enumerate(used)]
 
 
 def _normalised(entries: Entries) -> tuple[list[tuple[int, float]], float] | None:

@@ -18,9 +18,11 @@ from typing import Any
 from potstill.catalog.model import ResolvedModel
 from potstill.errors import InputError, MachineError, MissingExtraError
 from potstill.gguf_metadata import read_metadata
+from potstill.inference import model_identity
 from potstill.quiet import quiet_transformers
 from potstill.spec import ShrinkSpec
 from potstill.student.gguf_reading import gguf_read_once
+from potstill.student.origin import write_origin
 from potstill.student.splitting import apply_rule, splitting_rule
 from potstill.templates import ChatTemplate
 
@@ -47,11 +49,12 @@ def build_student(model: ResolvedModel, out_dir: Path, *, shrink: ShrinkSpec | N
     try:
         with quiet_transformers(), gguf_read_once() if model.kind == "gguf" else nullcontext():
             tokenizer, network = open_model(model)
-            if shrink is not None:
-                _shrink(network, tokenizer, shrink.layers, calibration)
+            kept = None if shrink is None else _shrink(network, tokenizer, shrink.layers, calibration)
             if model.kind == "gguf":
                 network = _unquantised(network)
             _write(tokenizer, network, draft)
+            if kept is not None:
+                write_origin(draft, model_identity(model), kept)
         draft.replace(out_dir)
     finally:
         shutil.rmtree(draft, ignore_errors=True)
@@ -168,8 +171,8 @@ def _as_the_file_says(tokenizer: Any, path: Path) -> None:
             setattr(tokenizer, kind, tokenizer.convert_ids_to_tokens(ids[key]))
 
 
-def _shrink(network: Any, tokenizer: Any, count: int, calibration: Sequence[str]) -> None:
-    """Drop layers, and with calibration texts heal what is left of it."""
+def _shrink(network: Any, tokenizer: Any, count: int, calibration: Sequence[str]) -> list[int]:
+    """Drop layers, and with calibration texts heal what is left of it; gives the layers kept."""
     from potstill.student.healing import heal, record
     from potstill.student.processor import layers_multiply_fast
     from potstill.student.shrink import calibration_ids, choose_layers, keep_layers
@@ -181,6 +184,7 @@ def _shrink(network: Any, tokenizer: Any, count: int, calibration: Sequence[str]
         keep_layers(network, kept)
         if recording is not None:
             heal(network, recording)
+    return kept
 
 
 def _unquantised(network: Any) -> Any:

@@ -7,8 +7,9 @@ learn to stop. A text that is too long is left out whole: a student trained on c
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from itertools import compress
 from typing import Any
 
 import torch
@@ -17,26 +18,37 @@ from potstill.rows import Row
 from potstill.templates import ChatTemplate, TrainingText
 
 IGNORED = -100  # the label of a token that is no target, as in torch and transformers
+KeyOf = Callable[[Row, Sequence["TokenisedRow"]], "list[str] | None"]
 
 
 @dataclass(frozen=True, slots=True)
 class TokenisedRow:
-    """One training text: its token ids, and for each whether the student is to predict it. weight: what each target counts."""
+    """One training text: its token ids, and for each whether the student is to predict it. weight: what each target counts.
+
+    key: the content key under which the teacher's signals for its targets are known, where any are learnt from.
+    """
 
     input_ids: tuple[int, ...]
     target_mask: tuple[bool, ...]
     weight: float = 1.0
+    key: str = ""
 
     def __len__(self) -> int:
         return len(self.input_ids)
 
+    @property
+    def targets(self) -> tuple[int, ...]:
+        """The token ids to predict."""
+        return tuple(compress(self.input_ids, self.target_mask))
+
 
 @dataclass(frozen=True, slots=True)
 class TokenisedRows:
-    """The texts to train on, and the ids of the rows that have one longer than the limit."""
+    """The texts to train on, the ids of the rows that have one longer than the limit, and of those without signals."""
 
     texts: tuple[TokenisedRow, ...]
     left_out: tuple[str, ...]
+    untaught: tuple[str, ...] = ()
 
     @property
     def target_tokens(self) -> int:
@@ -48,7 +60,8 @@ class TokenisedRows:
 
 
 def tokenise_rows(
-    rows: Sequence[Row], template: ChatTemplate, tokenizer: Any, *, all_turns: bool, max_length: int
+    rows: Sequence[Row], template: ChatTemplate, tokenizer: Any, *, all_turns: bool, max_length: int,
+    key_of: KeyOf | None = None,
 ) -> TokenisedRows:
     """Render and tokenise rows; a row with a text of more than `max_length` tokens is left out.
 
@@ -58,19 +71,29 @@ def tokenise_rows(
         tokenizer: The student's tokenizer.
         all_turns: Learn every assistant turn, not the last one alone.
         max_length: In tokens.
+        key_of: The keys of the teacher's signals for the texts of a row; a row for which there are none is left out.
 
     Raises:
         InputError: the template cannot render a row, or a row has no assistant turn.
     """
     texts: list[TokenisedRow] = []
     left_out: list[str] = []
+    untaught: list[str] = []
     for row in rows:
-        of_row = [tokenise(text, tokenizer) for text in template.training_texts(row.messages, last_only=not all_turns)]
+        of_row = texts_of(row, template, tokenizer, all_turns=all_turns)
+        keys = [""] * len(of_row) if key_of is None else key_of(row, of_row)
         if max(len(text) for text in of_row) > max_length:
             left_out.append(row.id)
+        elif keys is None:
+            untaught.append(row.id)
         else:
-            texts.extend(of_row)
-    return TokenisedRows(tuple(texts), tuple(left_out))
+            texts.extend(replace(text, key=key) for text, key in zip(of_row, keys, strict=True))
+    return TokenisedRows(tuple(texts), tuple(left_out), tuple(untaught))
+
+
+def texts_of(row: Row, template: ChatTemplate, tokenizer: Any, *, all_turns: bool) -> list[TokenisedRow]:
+    """The texts of a row, rendered and tokenised; errors are those of `tokenise_rows`."""
+    return [tokenise(text, tokenizer) for text in template.training_texts(row.messages, last_only=not all_turns)]
 
 
 def weigh_parts(answers: TokenisedRows, rationales: TokenisedRows, rationale_weight: float) -> TokenisedRows:
@@ -87,7 +110,9 @@ def weigh_parts(answers: TokenisedRows, rationales: TokenisedRows, rationale_wei
     of_rationale = rationale_weight * (ours + theirs) / (theirs * (1 + rationale_weight))
     weighed = [replace(text, weight=of_answer) for text in answers.texts]
     weighed += [replace(text, weight=of_rationale) for text in rationales.texts]
-    return TokenisedRows(tuple(weighed), answers.left_out + rationales.left_out)
+    return TokenisedRows(
+        tuple(weighed), answers.left_out + rationales.left_out, answers.untaught + rationales.untaught
+    )
 
 
 def tokenise(text: TrainingText, tokenizer: Any) -> TokenisedRow:
@@ -133,6 +158,7 @@ class Collator:
         positions (N,): where in the B*L flattened positions the targets are predicted, which is one before each
         target_ids (N,): the targets, in the same order
         weights (N,), float32: what each target counts; absent where all count 1
+        keys, a tuple of B texts: the keys of the rows' signals; absent where there are none
 
     There is no attention mask: with causal attention a token never sees the padding on its right, and the faster attention
     kernels take no mask.
@@ -140,7 +166,7 @@ class Collator:
 
     pad_id: int
 
-    def __call__(self, rows: Sequence[TokenisedRow]) -> dict[str, torch.Tensor]:
+    def __call__(self, rows: Sequence[TokenisedRow]) -> dict[str, Any]:
         length = max(len(row) for row in rows)
         input_ids = torch.full((len(rows), length), self.pad_id)
         labels = torch.full((len(rows), length), IGNORED)
@@ -150,7 +176,11 @@ class Collator:
             labels[i, : len(row)] = torch.where(mask, ids, IGNORED)
         flat = labels.flatten()
         targets = (flat != IGNORED).nonzero().squeeze(1)
-        batch = {"input_ids": input_ids, "labels": labels, "positions": targets - 1, "target_ids": flat[targets]}
+        batch: dict[str, Any] = {
+            "input_ids": input_ids, "labels": labels, "positions": targets - 1, "target_ids": flat[targets]
+        }
         if any(row.weight != 1.0 for row in rows):
             batch["weights"] = torch.tensor([row.weight for row in rows])[targets // length]
+        if rows[0].key:
+            batch["keys"] = tuple(row.key for row in rows)
         return batch

@@ -3,27 +3,36 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
+
+PART, VALIDATION = "part_", "eval_"  # how the history names the parts of a loss, and what validation tells
 
 
 @dataclass(frozen=True, slots=True)
 class LossPoint:
-    """The training loss, in nats a target token, averaged over the steps since the point before."""
+    """The training loss, in nats a target token, averaged over the steps since the point before.
+
+    parts: each part of the loss at weight 1, and the agreement, the share of tokens where the student's first choice is the
+    teacher's; empty where nothing but the answers is learnt from.
+    """
 
     step: int
     epoch: float
     loss: float
     learning_rate: float
+    grad_norm: float | None = None
+    parts: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
 class ValidationPoint:
-    """The loss on the validation rows, in nats a target token, at the end of an epoch."""
+    """The cross-entropy on the validation rows, in nats a target token, at the end of an epoch; `parts` as in `LossPoint`."""
 
     step: int
     epoch: float
     loss: float
+    parts: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +41,8 @@ class TrainingResult:
 
     `steps` counts optimizer steps; `overfitting` says that after the best epoch the validation loss rose while the training
     loss fell. A row may give several texts. `*_left_out` are the ids of rows that were longer than the limit, `max_length`
-    tokens. `parameters` are those stored, `trained_parameters` those an optimizer moved (fewer with an adapter).
+    tokens; `train_untaught` those of rows without signals of the teacher. `parameters` are those stored, `trained_parameters`
+    those an optimizer moved (fewer with an adapter).
     """
 
     steps: int
@@ -49,6 +59,7 @@ class TrainingResult:
     validation_texts: int
     train_left_out: tuple[str, ...]
     validation_left_out: tuple[str, ...]
+    train_untaught: tuple[str, ...]
     max_length: int
     parameters: int
     trained_parameters: int
@@ -56,12 +67,23 @@ class TrainingResult:
 
 def loss_curve(log_history: Iterable[Mapping[str, Any]]) -> tuple[LossPoint, ...]:
     """The training losses in a history of transformers' Trainer."""
-    return tuple(LossPoint(e["step"], e["epoch"], e["loss"], e["learning_rate"]) for e in log_history if "loss" in e)
+    return tuple(
+        LossPoint(e["step"], e["epoch"], e["loss"], e["learning_rate"], e.get("grad_norm"), parts_of(e))
+        for e in log_history if "loss" in e
+    )
 
 
 def validation_curve(log_history: Iterable[Mapping[str, Any]]) -> tuple[ValidationPoint, ...]:
     """The validation losses in a history of transformers' Trainer."""
-    return tuple(ValidationPoint(e["step"], e["epoch"], e["eval_loss"]) for e in log_history if "eval_loss" in e)
+    return tuple(
+        ValidationPoint(e["step"], e["epoch"], e["eval_loss"], parts_of(e, VALIDATION)) for e in log_history if "eval_loss" in e
+    )
+
+
+def parts_of(logged: Mapping[str, Any], prefix: str = PART) -> dict[str, float]:
+    """The parts of a loss that an entry of the history tells, by name."""
+    named = {key.removeprefix(prefix): value for key, value in logged.items() if key.startswith(prefix)}
+    return {name: value for name, value in named.items() if name != "loss"}
 
 
 def best_point(curve: Sequence[ValidationPoint]) -> ValidationPoint:

@@ -13,6 +13,7 @@ import math
 import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import TYPE_CHECKING, Any
@@ -36,7 +37,9 @@ from potstill.training.result import (
 
 if TYPE_CHECKING:
     from potstill.training.collator import TokenisedRows
-    from potstill.training.trainer import OnEvent
+    from potstill.training.objective import Objective
+    from potstill.training.teaching import Teaching
+    from potstill.training.watch import OnEvent
 
 _WEIGHTS = (".safetensors", ".safetensors.index.json")
 _BESIDE_WEIGHTS = {".json", ".jinja", ".txt", ".model", ".py"}
@@ -64,6 +67,7 @@ def train_student(
     all_turns: bool,
     on_event: OnEvent,
     rationale_rows: Sequence[Row] = (),
+    teaching: Teaching | None = None,
     should_stop: Callable[[], bool] = lambda: False,
 ) -> TrainingResult:
     """Train the student in `student_dir` and write the best epoch's weights to `out_dir`.
@@ -77,9 +81,11 @@ def train_student(
         spec: How to train.
         adapter: Train a low-rank adapter, merged into the saved weights, instead of all weights.
         all_turns: Learn every assistant turn of a dialogue, not the last one alone.
-        on_event: Called with ("progress", {step, total_steps, epoch, loss, learning_rate, tokens_per_s, eta_s}) and
-            ("metric", {validation_loss, epoch}). Rates cover this process, evaluations and checkpoints included.
+        on_event: Called with ("progress", {step, total_steps, epoch, loss, learning_rate, grad_norm, parts, tokens_per_s,
+            memory_bytes, eta_s}) and ("metric", {validation_loss, epoch, and validation_NAME for each part of the loss}). Rates
+            cover this process, evaluations and checkpoints included.
         rationale_rows: Dialogues that end with reasoning, learnt beside the others with `spec.rationale_weight`.
+        teaching: The teacher's signals, where `spec.loss` compares with them; rows for which there are none are left out.
         should_stop: Asked every few steps; where it says yes, a checkpoint is written and the training ends.
 
     Raises:
@@ -100,13 +106,13 @@ def train_student(
 
     folder = out_dir / "checkpoints"
     with quiet_transformers():
-        data = _prepare(student_dir, train_rows, validation_rows, rationale_rows, spec, all_turns)
+        data = _prepare(student_dir, train_rows, validation_rows, rationale_rows, spec, all_turns, teaching)
         checkpoint = newest_checkpoint(folder)
         if checkpoint is None:
             keep_only(folder, ())
         if checkpoint is None or not _is_finished(read_state(checkpoint), spec, data.total_steps):
             try:
-                _train(student_dir, folder, checkpoint, data, spec, adapter, on_event, should_stop)
+                _train(student_dir, folder, checkpoint, data, spec, adapter, teaching, on_event, should_stop)
             except torch.OutOfMemoryError as error:
                 raise MachineError(
                     "the GPU's memory ran out in training", found=f"training.batch_size: {spec.batch_size}",
@@ -129,7 +135,7 @@ def train_student(
 
 def _prepare(
     student_dir: Path, train_rows: Sequence[Row], validation_rows: Sequence[Row], rationale_rows: Sequence[Row],
-    spec: TrainingSpec, all_turns: bool,
+    spec: TrainingSpec, all_turns: bool, teaching: Teaching | None,
 ) -> _Data:
     """Tokenise, and count the steps as the Trainer will."""
     from transformers import AutoConfig, AutoTokenizer
@@ -140,20 +146,35 @@ def _prepare(
     template = ChatTemplate.from_folder(student_dir)
     window = getattr(AutoConfig.from_pretrained(student_dir), "max_position_embeddings", None)
     max_length = min(limit for limit in (spec.max_length, window, 10**9) if limit)
+
+    def tokenised(rows: Sequence[Row], all_turns: bool) -> TokenisedRows:
+        key_of = None if teaching is None else partial(teaching.keys, all_turns=all_turns)
+        return tokenise_rows(rows, template, tokenizer, all_turns=all_turns, max_length=max_length, key_of=key_of)
+
     sets = []
     for name, rows in (("training", train_rows), ("validation", validation_rows)):
-        tokenised = tokenise_rows(rows, template, tokenizer, all_turns=all_turns, max_length=max_length)
-        if not tokenised.texts:
-            raise InputError(
-                f"no {name} row is left", where="training.max_length", found=f"{len(rows)} rows",
-                expected=f"rows of at most {max_length} tokens",
-            )
-        sets.append(tokenised)
-    reasoning = tokenise_rows(rationale_rows, template, tokenizer, all_turns=False, max_length=max_length)
+        sets.append(tokenised(rows, all_turns))
+        if not sets[-1].texts:
+            raise _no_row_left(name, len(rows), sets[-1], max_length)
+    reasoning = tokenised(rationale_rows, all_turns=False)
     sets[0] = weigh_parts(sets[0], reasoning, spec.rationale_weight)
     batches = math.ceil(len(sets[0].texts) / spec.batch_size)
     steps_per_epoch = math.ceil(batches / spec.gradient_accumulation_steps)
     return _Data(sets[0], sets[1], max_length, steps_per_epoch, math.ceil(spec.num_epochs * steps_per_epoch))
+
+
+def _no_row_left(name: str, count: int, rows: TokenisedRows, max_length: int) -> InputError:
+    if rows.untaught:
+        return InputError(
+            f"no {name} row is left", where="training.method: kd",
+            found=f"{count} rows, {len(rows.untaught)} of them without the teacher's probabilities for the student's tokens",
+            expected="a teacher and a student that split text into the same tokens",
+            hint="training.method: sft learns from the answers alone",
+        )
+    return InputError(
+        f"no {name} row is left", where="training.max_length", found=f"{count} rows",
+        expected=f"rows of at most {max_length} tokens",
+    )
 
 
 def _is_finished(state: dict[str, Any], spec: TrainingSpec, total_steps: int) -> bool:
@@ -164,30 +185,32 @@ def _is_finished(state: dict[str, Any], spec: TrainingSpec, total_steps: int) ->
 
 def _train(
     student_dir: Path, folder: Path, checkpoint: Path | None, data: _Data, spec: TrainingSpec, adapter: AdapterSpec | None,
-    on_event: OnEvent, should_stop: Callable[[], bool],
+    teaching: Teaching | None, on_event: OnEvent, should_stop: Callable[[], bool],
 ) -> None:
     from transformers import AutoModelForCausalLM, set_seed
 
     from potstill.student.processor import multiplies_bfloat16
+    from potstill.training.arguments import training_arguments
     from potstill.training.collator import Collator
     from potstill.training.order import GroupedByLength
     from potstill.training.processor import freed_memory_kept
-    from potstill.training.trainer import StudentTrainer, training_arguments
+    from potstill.training.trainer import StudentTrainer
+    from potstill.training.watch import Watch
 
     set_seed(spec.seed)  # an adapter starts with random weights
     network = AutoModelForCausalLM.from_pretrained(student_dir, dtype="float32", use_safetensors=True)
     if adapter is not None:
         network = attach_adapter(network, adapter)
     texts = data.train.texts
+    order = GroupedByLength([len(text) for text in texts], spec.batch_size, spec.seed)
     trainer = StudentTrainer(
-        order=GroupedByLength([len(text) for text in texts], spec.batch_size, spec.seed),
-        ce_weight=spec.loss["ce"],
-        on_event=on_event,
-        steps_per_epoch=data.steps_per_epoch,
-        patience=spec.early_stopping_patience,
-        tokens_per_step=data.train.tokens / data.steps_per_epoch,
+        order=order,
+        objective=_objective(spec, network, teaching),
+        watch=Watch(
+            order, on_event, data.steps_per_epoch, spec.early_stopping_patience, data.train.tokens / data.steps_per_epoch,
+            should_stop,
+        ),
         bfloat16=multiplies_bfloat16(),
-        should_stop=should_stop,
         model=network,
         args=training_arguments(folder, spec, total_steps=data.total_steps),
         data_collator=Collator(pad_id=0),  # any id of the vocabulary: padding is neither seen nor learnt
@@ -198,6 +221,21 @@ def _train(
         trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     if trainer.was_stopped:
         raise JobCanceledError("the training was cancelled", where=str(folder), hint="it goes on from its last checkpoint")
+
+
+def _objective(spec: TrainingSpec, network: Any, teaching: Teaching | None) -> Objective:
+    from potstill.training.head import is_plain
+    from potstill.training.layers import layer_transfer
+    from potstill.training.losses.mix import MixSchedule, Schedule
+    from potstill.training.objective import Objective
+
+    weights: dict[str, Schedule] = {name: Schedule.of(weight) for name, weight in spec.loss.items()}
+    schedule = MixSchedule(weights, Schedule.of(spec.temperature), spec.jsd_beta, spec.skew)
+    if teaching is None:
+        return Objective(schedule, None, network.get_output_embeddings().weight.shape[0], is_plain(network))
+    fused = is_plain(network)
+    layers = None if teaching.live is None else layer_transfer(network, teaching.live, spec.loss, teaching.kept)
+    return Objective(schedule, teaching.source, teaching.vocabulary, fused, layers)
 
 
 def _publish(student_dir: Path, best: Path, out_dir: Path, *, has_adapter: bool) -> None:
@@ -258,6 +296,7 @@ def _result(state: dict[str, Any], data: _Data, out_dir: Path, best: Path) -> Tr
         validation_texts=len(data.validation.texts),
         train_left_out=data.train.left_out,
         validation_left_out=data.validation.left_out,
+        train_untaught=data.train.untaught,
         max_length=data.max_length,
         parameters=parameter_count(out_dir),
         trained_parameters=parameter_count(best),

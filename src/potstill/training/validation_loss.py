@@ -16,8 +16,7 @@ from potstill.quiet import quiet_transformers
 from potstill.rows import Row
 from potstill.templates import ChatTemplate
 from potstill.training.collator import Collator, tokenise_rows
-from potstill.training.losses.cross_entropy import cross_entropy
-from potstill.training.trainer import head_sees_only
+from potstill.training.objective import on_answers
 
 
 def validation_loss(
@@ -46,13 +45,11 @@ def validation_loss(
         network = AutoModelForCausalLM.from_pretrained(folder, dtype="float32", use_safetensors=True).eval()
     network.to("cuda" if torch.cuda.is_available() else "cpu")
     texts, collate = sorted(tokenised.texts, key=len), Collator(pad_id=0)  # padding is neither seen nor counted
-    total, count = 0.0, 0
+    objective, total, count = on_answers(network), 0.0, 0
     with torch.no_grad():
         for start in range(0, len(texts), batch_size):
             batch = {name: part.to(network.device) for name, part in collate(texts[start : start + batch_size]).items()}
-            with head_sees_only(network.get_output_embeddings(), batch["positions"]):
-                logits = network(input_ids=batch["input_ids"], use_cache=False).logits
-            total += cross_entropy(logits, batch["target_ids"], 1).item()
+            total += objective.on_validation(network, network, batch, 0.0).loss.item()
             count += batch["target_ids"].numel()
             on_done(min(start + batch_size, len(texts)), len(texts))
     return total / count if count else None

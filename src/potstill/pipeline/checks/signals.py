@@ -1,0 +1,74 @@
+"""Whether the teacher's probabilities can be had, and whether the student can learn from them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from importlib.util import find_spec
+
+from potstill.catalog import ResolvedModel
+from potstill.errors import InputError
+from potstill.pipeline.checks.seen import Seen, Told, as_files
+from potstill.spec import TrainingSpec
+
+_PLACE = "key 'training.method' of the job file"
+_OR_ANSWERS = "or training.method: sft, which learns from the answers alone"
+
+
+def look_at_signals(seen: Seen) -> Iterator[Told]:
+    """One teacher, whose tokens are the student's, or which tells its probabilities with its answers."""
+    training = seen.job.training
+    if training.method != "kd":
+        return
+    if len(seen.teachers) > 1:
+        raise InputError(
+            "the student can follow the probabilities of one teacher", where=_PLACE,
+            found=f"kd, and {len(seen.teachers)} teachers", expected="one teacher", hint=_OR_ANSWERS,
+        )
+    yield _told(seen.teacher, training) if seen.teacher.served else _vocabularies(seen.teacher, seen.student)
+
+
+def _told(teacher: ResolvedModel, training: TrainingSpec) -> Told:
+    """What comes with the answers: the likeliest tokens at temperature 1."""
+    if teacher.engine == "anthropic" or teacher.batch:
+        how = "Anthropic's protocol" if teacher.engine == "anthropic" else "batches"
+        return InputError(
+            "the teacher's probabilities cannot be had", where=_PLACE, found=f"{teacher.name}, asked by {how}",
+            expected="a teacher with weights on this machine, or an OpenAI-style endpoint that tells them", hint=_OR_ANSWERS,
+        )
+    if training.signal.source == "live":
+        return InputError(
+            "a teacher behind an endpoint cannot stand beside the student", found=teacher.name, expected="source: capture",
+            where="key 'training.signal.source' of the job file",
+        )
+    if training.signal.encoding == "counts":
+        return InputError(
+            "an endpoint tells its likeliest tokens, not draws", where="key 'training.signal.encoding' of the job file",
+            found="counts", expected="top_k",
+        )
+    if training.temperatures != (1.0,):
+        return InputError(
+            "an endpoint's probabilities are of temperature 1: those of the tokens it leaves out cannot be tempered",
+            where="key 'training.temperature' of the job file", found=", ".join(map(str, training.temperatures)),
+            expected="1.0",
+        )
+    return f"{teacher.name} is asked for the probabilities of its answers' tokens, which have to be the student's tokens"
+
+
+def _vocabularies(teacher: ResolvedModel, student: ResolvedModel) -> Told:
+    """Whether both split text into the same tokens under the same numbers."""
+    files = [as_files(model) for model in (teacher, student)]
+    if None in files or find_spec("transformers") is None:
+        return "unknown until both models are here whether their tokens are the same"
+    from potstill.quiet import quiet_transformers
+    from potstill.signals.vocabulary import same_vocabulary
+    from potstill.student.load import open_tokenizer
+
+    with quiet_transformers():
+        theirs, ours = (open_tokenizer(model) for model in files if model is not None)
+    difference = same_vocabulary(theirs, ours)
+    if difference is None:
+        return "teacher and student have the same tokens"
+    return InputError(
+        "teacher and student split text into different tokens", where=_PLACE, found=difference,
+        expected="two models of one family", hint=_OR_ANSWERS,
+    )

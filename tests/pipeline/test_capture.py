@@ -1,0 +1,161 @@
+"""Whole jobs whose student learns from the teacher's distribution: captured by a pass, told by an endpoint, or live."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import orjson
+import pytest
+
+from loopback import Messages, serve_in_thread
+from pipeline.jobs import events
+from pipeline.test_check import look, write_rows
+from pipeline.test_correct import job_of, one_thread
+from potstill.errors import JobFailedError
+from potstill.pipeline.progress import Silent
+from potstill.pipeline.run import run_job
+from potstill.spec import JobSpec
+from telling import TellingEndpoint, TellingTeacher
+
+pytest.importorskip("xllamacpp")
+KD = {"method": "kd", "num_epochs": 1, "batch_size": 8, "learning_rate": 1e-2}
+
+
+def run(job: JobSpec, root: Path) -> list[dict[str, Any]]:
+    """The events of this run alone."""
+    before = len(events(root)) if root.exists() else 0
+    with one_thread():
+        run_job(job, root, Silent(), until="train")
+    return events(root)[before:]
+
+
+def done(of_run: list[dict[str, Any]]) -> list[str]:
+    return [event["stage"] for event in of_run if event["event"] == "finished"]
+
+
+def training_of(root: Path) -> dict[str, Any]:
+    return orjson.loads((root / "student" / "training.json").read_bytes())
+
+
+@pytest.fixture(scope="module")
+def captured(tiny_student: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[dict[str, Any]]]:
+    """A run of a corrected teacher, which knows what it says; and its events."""
+    home = tmp_path_factory.mktemp("captured")
+    return home, run(job_of(home, tiny_student, training=KD), home / "run")
+
+
+def test_the_teacher_reads_the_answers_once_and_the_student_follows(captured: tuple[Path, list[dict[str, Any]]]) -> None:
+    home, of_run = captured
+    assert done(of_run) == ["prepare", "correct", "generate", "curate", "capture", "train"]
+    training = training_of(home / "run")
+    texts = training["train_texts"] + training["validation_texts"]
+    assert of_run[-2]["summary"].keys() == {"best_validation_loss", "best_epoch"}
+    capture = next(event for event in of_run if event["event"] == "finished" and event["stage"] == "capture")
+    assert capture["summary"]["captured"] == texts
+    assert training["train_untaught"] == []
+    steps = [event for event in of_run if event["event"] == "step" and event["stage"] == "train"]
+    assert all(set(step["parts"]) == {"forward_kl", "agreement"} for step in steps)
+    assert {"grad_norm", "tokens_per_s", "memory_bytes"} <= steps[0].keys()
+    assert training["validation_curve"][0]["parts"].keys() == {"forward_kl", "agreement"}
+
+
+def test_another_training_reads_the_same_signals_and_new_rows_are_captured_alone(
+    captured: tuple[Path, list[dict[str, Any]]], tiny_student: Path
+) -> None:
+    home, _ = captured
+    other = job_of(home, tiny_student, training={**KD, "loss": {"reverse_kl": 1.0, "ce": 0.1}})
+    assert done(run(other, home / "run")) == ["train"]
+    assert training_of(home / "run")["loss_curve"][0]["parts"].keys() == {"ce", "reverse_kl", "agreement"}
+    hotter = job_of(home, tiny_student, training={**KD, "temperature": 2.0})
+    assert done(run(hotter, home / "run")) == ["capture", "train"]
+    assert len(list((home / "run" / "signals").iterdir())) == 2
+
+
+def test_beside_the_student_nothing_is_kept(
+    captured: tuple[Path, list[dict[str, Any]]], tiny_student: Path
+) -> None:
+    home, _ = captured
+    loss = {"forward_kl": 1.0, "hidden": 0.1, "attention": 0.1}
+    job = job_of(home, tiny_student, training={**KD, "loss": loss, "signal": {"source": "live"}})
+    assert done(run(job, home / "run")) == ["train"]
+    assert training_of(home / "run")["loss_curve"][0]["parts"].keys() == {*loss, "agreement"}
+
+
+WORDS = {"bell": "sound", "lamp": "light"}
+QUESTIONS = [{"question": f"What does {word} {number} give?", "answer": WORDS[word]} for number in range(30) for word in WORDS]
+
+
+def knows(messages: Messages) -> str:
+    return next(answer for word, answer in WORDS.items() if word in messages[-1]["content"])
+
+
+def endpoint_job(home: Path, student: Path, address: str) -> JobSpec:
+    teacher = {"model": "m", "endpoint": address, "concurrency": 2}
+    return job_of(home, student, QUESTIONS, teacher=teacher, training=KD)
+
+
+def test_an_endpoint_tells_its_probabilities_with_its_answers(tiny_student: Path, tmp_path: Path) -> None:
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    from potstill.templates import ChatTemplate
+
+    network = AutoModelForCausalLM.from_pretrained(tiny_student).eval()
+    teacher = TellingTeacher(network, AutoTokenizer.from_pretrained(tiny_student), ChatTemplate.from_folder(tiny_student))
+    with serve_in_thread(knows, TellingEndpoint, teacher=teacher) as server:
+        job = endpoint_job(tmp_path, tiny_student, server.base_url)
+        of_run = run(job, tmp_path / "run")
+        asked = len(server.requests)
+        assert {request.body.get("top_logprobs") for request in server.requests} == {20}
+        assert done(of_run) == ["prepare", "generate", "curate", "capture", "train"]
+        training = training_of(tmp_path / "run")
+        assert training["train_untaught"] == []
+        assert training["loss_curve"][0]["parts"]["forward_kl"] > 0
+        assert done(run(job, tmp_path / "run")) == []
+        assert len(server.requests) == asked
+
+
+def test_an_endpoint_that_tells_nothing_ends_the_job_with_the_reason(tiny_student: Path, tmp_path: Path) -> None:
+    with serve_in_thread(knows) as server, pytest.raises(JobFailedError, match="told no probabilities") as caught:
+        run(endpoint_job(tmp_path, tiny_student, server.base_url), tmp_path / "run")
+    assert "no log-probabilities were told with the reply" in str(caught.value.found)
+
+
+def test_what_cannot_be_is_said_before_anything_is_paid_for(tiny_student: Path, tmp_path: Path) -> None:
+    write_rows(tmp_path)
+    endpoint = {"model": "m", "endpoint": "http://127.0.0.1:9"}
+    refused: list[tuple[Any, dict[str, Any], str]] = [
+        ({**endpoint, "engine": "anthropic"}, {}, "Anthropic's protocol"),
+        ({**endpoint, "batch": True}, {}, "batches"),
+        (endpoint, {"signal": {"source": "live"}}, "beside the student"),
+        (endpoint, {"signal": {"encoding": "counts"}}, "not draws"),
+        (endpoint, {"temperature": 2.0}, "temperature 1"),
+        ([endpoint, {**endpoint, "model": "n"}], {}, "2 teachers"),
+    ]
+    student = {"path": str(tiny_student)}
+    for teacher, training, words in refused:
+        error = look(tmp_path, teacher=teacher, student=student, training={**KD, **training})["signals"].error
+        assert error is not None
+        assert words in f"{error.what} {error.found}"
+    found = look(tmp_path, teacher=endpoint, student=student, training=KD)["signals"]
+    assert found.error is None
+    own = look(tmp_path, teacher={"path": str(tiny_student)}, student=student, training=KD)["signals"]
+    assert own.text == "teacher and student have the same tokens"
+    other = renumbered(tiny_student, tmp_path / "other")
+    error = look(tmp_path, teacher={"path": str(other)}, student=student, training=KD)["signals"].error
+    assert error is not None
+    assert "2 differ" in str(error.found)
+
+
+def renumbered(model: Path, folder: Path) -> Path:
+    """The same model under a tokenizer in which two tokens have changed their numbers: as wide as before, and another."""
+    import shutil
+
+    shutil.copytree(model, folder)
+    file = folder / "tokenizer.json"
+    settings = orjson.loads(file.read_bytes())
+    vocabulary = settings["model"]["vocab"]
+    one, other = "Ġthe", "Ġand"
+    vocabulary[one], vocabulary[other] = vocabulary[other], vocabulary[one]
+    file.write_bytes(orjson.dumps(settings))
+    return folder
