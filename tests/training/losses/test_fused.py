@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -98,7 +99,7 @@ def test_without_weights_each_position_counts_one() -> None:
 
 
 def test_gradients_of_drawn_tokens_are_those_of_forward_kl_on_average() -> None:
-    case, mix = random_case(positions=4), Mix({"forward_kl": 1.0})
+    case, mix = replace(random_case(positions=4), target_weights=torch.rand(4) + 0.1), Mix({"forward_kl": 1.0})
     drawn = [torch.autograd.grad(case.loss(case.counts(draws=12), mix).loss, case.hidden)[0] for _ in range(1_500)]
     (right,) = torch.autograd.grad(case.loss(case.dense(1.0), mix).loss, case.hidden)
     mean, deviation = torch.stack(drawn).mean(0), torch.stack(drawn).std(0) / len(drawn) ** 0.5
