@@ -65,7 +65,7 @@ class Run:
 
     @property
     def correction(self) -> dict[str, Any]:
-        return orjson.loads((self.folder.teacher / "correction.json").read_bytes())
+        return orjson.loads((self.folder.correction / "result.json").read_bytes())
 
     def events(self, kind: str) -> list[dict[str, Any]]:
         return [event for event in events(self.folder.root) if event["event"] == kind]
@@ -151,11 +151,11 @@ def test_killed_and_resumed(run: Run, tmp_path: Path) -> None:
     killed = tmp_path / "runs" / run.job.name
     process = start_cli("run", str(tmp_path / "job.yaml"), "--runs", str(tmp_path / "runs"), "--until", "correct")
     kill_when(process, lambda: any(killed.glob("teacher/checkpoints/checkpoint-*/complete.json")))
-    before = (killed / "teacher" / "before.json").read_bytes()
+    before = (killed / "teacher" / "correction" / "before.json").read_bytes()
     with one_thread():
         run_job(run.job, killed, Silent(), until="correct")
     resumed = Run(RunFolder(killed), run.job, tmp_path)
-    assert (killed / "teacher" / "before.json").read_bytes() == before
+    assert (killed / "teacher" / "correction" / "before.json").read_bytes() == before
     assert [event["epoch"] for event in resumed.events("metric")].count(1.0) <= 2
     assert [event["epoch"] for event in resumed.events("metric")].count(0.0) == 1
     weights = [folder / "model.safetensors" for folder in (killed / "teacher", run.folder.teacher)]
@@ -164,10 +164,13 @@ def test_killed_and_resumed(run: Run, tmp_path: Path) -> None:
 
 
 def test_a_teacher_that_becomes_no_better_does_not_teach(run: Run, tmp_path: Path, tiny_student: Path) -> None:
-    teacher = {"path": str(run.folder.teacher), "correct": {**CORRECT, "num_epochs": 0.1, "learning_rate": 1.0}}
+    teacher = {"path": str(run.folder.teacher), "correct": {"num_epochs": 0.1, "learning_rate": 1.0, "adapter": {"r": 2}}}
     with pytest.raises(JobFailedError, match="no better") as error:
         run_job(job_of(tmp_path, tiny_student, teacher=teacher), tmp_path / "run", Silent(), until="generate")
     assert "learning rate" in str(error.value)
+    assert (tmp_path / "run" / "teacher" / "adapter" / "adapter_model.safetensors").is_file()
+    # Nor does what was told of an earlier correction of the same weights count as its own.
+    assert not (tmp_path / "run" / "teacher" / "correction" / "result.json").exists()
 
 
 def test_a_job_without_it_has_no_such_stage(tmp_path: Path, tiny_student: Path) -> None:

@@ -2,7 +2,7 @@
 
 In: the gold answers of rows/{train,validation}.jsonl and the teacher as the job names it; jobs without `teacher.correct` have
 no such stage. Out: teacher/ with the best epoch's weights in the hub's own layout, a GGUF file of them where llama.cpp answers
-faster, and correction.json with what it has brought. Cost: memory and time of a training of the teacher, and twice its greedy
+faster, and correction/ with what it has brought. Cost: memory and time of a training of the teacher, and twice its greedy
 answers to at most 64 validation rows. A correction that does not lower the loss on the validation rows fails.
 """
 
@@ -71,6 +71,7 @@ class Correct:
         if done is not None and done.get("fingerprint") == fingerprint:
             shutil.rmtree(folder, ignore_errors=True)  # it was finished, and its files are not what they were
         claim(folder, fingerprint)
+        context.folder.correction.mkdir(exist_ok=True)
         correction = read_correction(context.folder) or self._correct(context)
         for leftover in ("checkpoints", "initial"):  # several times the weights, and nothing goes on from them
             shutil.rmtree(folder / leftover, ignore_errors=True)
@@ -92,7 +93,7 @@ class Correct:
                 found=f"validation loss {loss:.3f} nats a token before, {result.best_validation_loss:.3f} after the best epoch",
                 expected="a lower one", hint="change the learning rate, add gold answers, or leave 'correct' out",
             )
-        write_json(folder / "training.json", asdict(result))
+        write_json(context.folder.correction / "training.json", asdict(result))
         file = self._export(context, teacher)
         after = _score(context, in_its_place(teacher, file or folder), "the corrected teacher")
         correction = Correction(
@@ -107,7 +108,7 @@ class Correct:
         self, context: Context, teacher: ResolvedModel, start: Path, validation: list[Row]
     ) -> tuple[float, dict[str, Any]]:
         """The untouched teacher's validation loss and score; measured once, whatever becomes of the training."""
-        path = context.folder.teacher / "before.json"
+        path = context.folder.correction / "before.json"
         if path.is_file():
             known = orjson.loads(path.read_bytes())
             return known["loss"], known["score"]
@@ -164,7 +165,8 @@ class Correct:
         return path
 
     def outputs(self, context: Context) -> Iterable[Path]:
-        return [path for path in context.folder.teacher.iterdir() if path.is_file() and path.name != "fingerprint"]
+        files = [*context.folder.teacher.iterdir(), *context.folder.correction.iterdir()]
+        return [path for path in files if path.is_file() and path.name != "fingerprint"]
 
 
 def _untouched(context: Context) -> ResolvedModel:

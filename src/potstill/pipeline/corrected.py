@@ -17,6 +17,8 @@ from potstill.errors import CorruptFileError, InputError
 from potstill.pipeline.folder import RunFolder, write_json
 from potstill.spec import JobSpec, ModelSpec
 
+RESULT = "result.json"
+
 
 @dataclass(frozen=True, slots=True)
 class Correction:
@@ -38,11 +40,7 @@ class Correction:
     score_after: Mapping[str, Any]
 
     def write(self, folder: RunFolder) -> None:
-        write_json(_record(folder), asdict(self))
-
-
-def _record(folder: RunFolder) -> Path:
-    return folder.teacher / "correction.json"
+        write_json(folder.correction / RESULT, asdict(self))
 
 
 def read_correction(folder: RunFolder) -> Correction | None:
@@ -51,7 +49,7 @@ def read_correction(folder: RunFolder) -> Correction | None:
     Raises:
         CorruptFileError: its record is not what was written.
     """
-    path = _record(folder)
+    path = folder.correction / RESULT
     if not path.is_file():
         return None
     try:

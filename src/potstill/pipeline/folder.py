@@ -28,6 +28,7 @@ class RunFolder:
         self.journal = root / "journal"
         self.rows = root / "rows"
         self.teacher = root / "teacher"
+        self.correction = root / "teacher" / "correction"  # apart: files beside weights go with them when they are trained on
         self.generated = root / "generated"
         self.curated = root / "curated"
         self.signals = root / "signals"
