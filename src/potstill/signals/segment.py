@@ -50,6 +50,12 @@ class Segment:
         found, self.end = scan(self._mapped, self.end, self.path, may_be_torn=is_last)
         yield from ((entry.key, entry.offset) for entry in found)
 
+    def grew(self, content: bytes) -> Iterator[tuple[str, int]]:
+        """Keys and offsets of records that this process has just written at the end, without a look at the file."""
+        found, _ = scan(memoryview(content), 0, self.path, may_be_torn=False)
+        start, self.end = self.end, self.end + len(content)
+        yield from ((entry.key, start + entry.offset) for entry in found)
+
     def body(self, offset: int, key: str) -> Body:
         """The body of the record at `offset`, which is of this key.
 
@@ -72,9 +78,10 @@ class Segment:
         """
         self._map()
         entries, _ = scan(self._mapped, FILE_HEAD_BYTES, self.path, may_be_torn=False)
-        table = _index_of(entries)
+        table, size = _index_of(entries), len(self._mapped)
+        self._mapped = memoryview(b"")  # until somebody reads of it
         draft = self._index_path.with_suffix(".tmp")
-        draft.write_bytes(zlib.crc32(table).to_bytes(4, "little") + len(self._mapped).to_bytes(8, "little") + table)
+        draft.write_bytes(zlib.crc32(table).to_bytes(4, "little") + size.to_bytes(8, "little") + table)
         draft.replace(self._index_path)
 
     @property

@@ -95,15 +95,16 @@ class SignalStore:
         if not records:
             return
         number = max(self._segments)
-        segment = self._segments[number]
+        segment, content = self._segments[number], encode(records)
         try:
-            _write_all(self._file, encode(records))
+            _write_all(self._file, content)
             if time.monotonic() - self._synced_at > SYNC_SECONDS:
                 self._sync()
         except OSError as error:
             self._file.truncate(segment.end)
             raise _unwritable(self._folder, error) from error
-        self._look_through(number, is_last=True)
+        for key, offset in segment.grew(content):
+            self._index.put(key, place_of(number, offset))
         if segment.end >= SEGMENT_BYTES:
             self._begin(number + 1)
 
