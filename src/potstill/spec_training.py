@@ -12,6 +12,7 @@ from potstill.spec_models import Positive, Section
 LossName = Literal[
     "ce", "forward_kl", "reverse_kl", "jsd", "skew_forward_kl", "skew_reverse_kl", "total_variation", "hidden", "attention"
 ]
+Tracker = Literal["mlflow", "tensorboard", "trackio", "wandb"]
 Unit = Annotated[float, Field(ge=0.0, le=1.0)]
 Weight = Annotated[float, Field(ge=0.0, allow_inf_nan=False)]
 Temperature = Annotated[float, Field(ge=0.1, le=100.0)]
@@ -73,6 +74,8 @@ class TrainingSpec(Section):
     """Epochs without a better validation loss after which training stops; 0 never does."""
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
     """What the order of the rows and the adapter's first weights are drawn from."""
+    trackers: list[Tracker] = []
+    """Where else the losses are written while it trains: mlflow, tensorboard, trackio, wandb, each as its own settings say."""
     rationale_weight: Annotated[float, Field(gt=0, le=100)] = 1.0
     """With generation.rationale: multitask, what the reasoning counts in the loss, taken as a whole, where the
     answers count 1."""

@@ -345,3 +345,11 @@ def test_a_score_of_the_teacher_needs_gold_answers(tmp_path: Path, gold: bool) -
     finding = look(tmp_path, generation={"min_teacher_score": 0.25})["teacher score"]
     assert (finding.error is None) == gold
     assert gold == finding.text.endswith("have to score 0.25 in rouge_l")
+
+
+def test_a_tracker_that_is_not_installed_is_named(tmp_path: Path) -> None:
+    write_rows(tmp_path)
+    assert look(tmp_path, training={"trackers": ["tensorboard"]})["installed"].error is None
+    error = look(tmp_path, training={"trackers": ["trackio"]})["installed"].error
+    assert error is not None
+    assert (error.found, error.hint) == ("trackio", "pip install trackio")

@@ -167,3 +167,14 @@ def test_a_training_that_diverges_says_so(tiny_student: Path, rows: Rows, tmp_pa
         (broken / name).write_bytes((tiny_student / name).read_bytes())
     with pytest.raises(JobFailedError, match="diverged"):
         run(broken, rows, tmp_path / "out")
+
+
+def test_a_tracker_gets_what_the_log_gets(tiny_student: Path, rows: Rows, tmp_path: Path) -> None:
+    """TensorBoard's own format, in which names and numbers stand as they are."""
+    result, _ = run(tiny_student, rows, tmp_path, num_epochs=1, trackers=["tensorboard"])
+    (file,) = (tmp_path / "checkpoints" / "runs").rglob("events.*")
+    written = file.read_bytes()
+    assert b"train/loss" in written
+    assert b"train/grad_norm" in written
+    assert b"eval/loss" in written
+    assert result.steps == 6

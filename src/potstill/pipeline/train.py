@@ -92,7 +92,7 @@ def relay(context: Context, stage: str) -> Callable[[str, Mapping[str, Any]], No
 def _settings_of(training: TrainingSpec) -> dict[str, Any]:
     """What has an effect on the result; distributions are a matter of the methods that compare them."""
     without = {"signal", "jsd_beta", "skew", "temperature"} if training.method == "sft" else set()
-    return training.model_dump(mode="json", exclude=without)
+    return training.model_dump(mode="json", exclude={"trackers", *without})
 
 
 def initial_student(context: Context) -> Path:

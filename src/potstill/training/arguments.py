@@ -37,7 +37,7 @@ def training_arguments(folder: Path, spec: TrainingSpec, *, total_steps: int) ->
         dataloader_pin_memory=torch.cuda.is_available(),
         disable_tqdm=True,
         log_level="error",
-        report_to=[],
+        report_to=list(spec.trackers),
     )
     if arguments.n_gpu > 1:
         arguments._n_gpu = 1  # else the Trainer splits batches over all GPUs of the process, and positions no longer fit

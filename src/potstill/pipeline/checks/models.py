@@ -16,6 +16,7 @@ from potstill.student.splitting import splitting_rule
 from potstill.templates import ChatTemplate
 
 _DROPPABLE = re.compile(r"(^|\.)(model|language_model)\.layers\.\d")  # weights of layers that can be dropped
+_PACKAGES = {"tensorboard": ("tensorboard", "tensorboardX")}  # any of them serves
 _TOKENIZERS = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt")
 
 
@@ -111,7 +112,12 @@ def look_at_extras(seen: Seen) -> Iterator[Told]:
             missing.setdefault(extra, module)
     for extra, module in missing.items():
         yield MissingExtraError(extra, module)
-    if not missing:
+    trackers = [name for name in job.training.trackers if not any(map(find_spec, _PACKAGES.get(name, (name,))))]
+    for name in trackers:
+        yield InputError(
+            "a tracker is not installed", where="key 'training.trackers' of the job file", found=name, hint=f"pip install {name}",
+        )
+    if not missing and not trackers:
         yield "all that this job needs"
 
 
