@@ -190,6 +190,21 @@ def test_training_tells_the_kept_checkpoint_and_the_overfitting(conversation: Ru
     assert "1 row longer than 512 tokens" in text
 
 
+def test_a_training_on_distributions_tells_how_close_the_student_came(conversation: Run) -> None:
+    own = conversation.report["training"]
+    parts = {"forward_kl": 0.734, "agreement": 0.655}
+    training = {
+        **own, "train_untaught": ["a", "b"], "loss_curve": [{**point, "parts": parts} for point in own["loss_curve"]],
+        "validation_curve": [{**point, "parts": parts} for point in own["validation_curve"]],
+    }
+    page = text_of(page_of(conversation, training=training))
+    assert "Forward KL there 0.734 nats a token" in page
+    assert "Same first choice as the teacher 65.5% of tokens" in page
+    assert "Without probabilities 2 rows left out" in page
+    assert "cross-entropy, validation" in page
+    assert "Forward KL" not in text_of(page_of(conversation))
+
+
 def test_a_training_without_a_curve_still_tells_its_facts(conversation: Run) -> None:
     training = {**conversation.report["training"], "loss_curve": [], "validation_curve": []}
     assert "step 70, epoch 2" in text_of(page_of(conversation, training=training))

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-STAGES = ("prepare", "correct", "generate", "curate", "train", "export", "evaluate", "report")
+STAGES = ("prepare", "correct", "generate", "curate", "capture", "train", "export", "evaluate", "report")
 
 
 def run(

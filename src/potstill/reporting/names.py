@@ -157,3 +157,14 @@ def student_name(job: Entry) -> str:
     """The student, and what was cut from it before training."""
     shrink = job["student"].get("shrink")
     return model_name(job["student"]) + (f", cut to {shrink['layers']} layers" if shrink else "")
+
+LOSSES = {
+    "ce": "Cross-entropy",
+    "forward_kl": "Forward KL",
+    "reverse_kl": "Reverse KL",
+    "jsd": "Jensen-Shannon divergence",
+    "skew_forward_kl": "Skewed forward KL",
+    "skew_reverse_kl": "Skewed reverse KL",
+    "total_variation": "Total variation",
+}
+"""What a page calls the losses on distributions of tokens."""

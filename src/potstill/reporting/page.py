@@ -22,6 +22,7 @@ from potstill.reporting.headline import headline, teachers_figure
 from potstill.reporting.judging import judge_section
 from potstill.reporting.names import (
     COSTS,
+    LOSSES,
     assumptions,
     in_a_sentence,
     metric_keys,
@@ -232,12 +233,24 @@ def _training(training: Mapping[str, Any] | None) -> dict[str, Any] | None:
     left_out = len(training["train_left_out"]) + len(training["validation_left_out"])
     if left_out:
         facts["Left out"] = f"{fmt.counted(left_out, 'row')} longer than {fmt.count(training['max_length'])} tokens"
+    if training.get("train_untaught"):
+        facts["Without probabilities"] = f"{fmt.counted(len(training['train_untaught']), 'row')} left out"
+    facts |= _closeness(training)
     notes = []
     if training["overfitting"]:
         notes.append("After the kept checkpoint validation loss rose while training loss fell: it began to learn by heart.")
     if training["stopped_early"]:
         notes.append("Training stopped before its last epoch, because the validation loss no longer fell.")
     return {"plot": charts.losses(training), "facts": facts, "notes": notes}
+
+
+def _closeness(training: Mapping[str, Any]) -> dict[str, str]:
+    """How close the kept student is to the teacher's distributions on the validation rows, where it learnt from them."""
+    kept = (point for point in training["validation_curve"] if point["step"] == training["best_step"])
+    parts = dict(next(kept, {}).get("parts") or {})
+    agreement = parts.pop("agreement", None)
+    told = {f"{LOSSES[name]} there": f"{value:.3f} nats a token" for name, value in parts.items()}
+    return told if agreement is None else {**told, "Same first choice as the teacher": f"{agreement:.1%} of tokens"}
 
 
 def _data(report: Report, rejected: Sequence[Mapping[str, Any]]) -> dict[str, Any]:

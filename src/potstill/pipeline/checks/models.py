@@ -115,7 +115,8 @@ def look_at_extras(seen: Seen) -> Iterator[Told]:
     trackers = [name for name in job.training.trackers if not any(map(find_spec, _PACKAGES.get(name, (name,))))]
     for name in trackers:
         yield InputError(
-            "a tracker is not installed", where="key 'training.trackers' of the job file", found=name, hint=f"pip install {name}",
+            "a tracker is not installed", where="key 'training.trackers' of the job file", found=name,
+            hint=f"pip install {name}",
         )
     if not missing and not trackers:
         yield "all that this job needs"
