@@ -246,8 +246,8 @@ def _training(training: Mapping[str, Any] | None) -> dict[str, Any] | None:
 
 def _closeness(training: Mapping[str, Any]) -> dict[str, str]:
     """How close the kept student is to the teacher's distributions on the validation rows, where it learnt from them."""
-    kept = (point for point in training["validation_curve"] if point["step"] == training["best_step"])
-    parts = dict(next(kept, {}).get("parts") or {})
+    kept = [point for point in training["validation_curve"] if point["step"] == training["best_step"]]
+    parts = dict(kept[0].get("parts") or {}) if kept else {}
     agreement = parts.pop("agreement", None)
     told = {f"{LOSSES[name]} there": f"{value:.3f} nats a token" for name, value in parts.items()}
     return told if agreement is None else {**told, "Same first choice as the teacher": f"{agreement:.1%} of tokens"}
