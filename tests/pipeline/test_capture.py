@@ -10,7 +10,7 @@ import pytest
 
 from loopback import Messages, serve_in_thread
 from pipeline.jobs import events
-from pipeline.test_check import look, write_rows
+from pipeline.test_check import look, student_folder, write_rows
 from pipeline.test_correct import job_of, one_thread
 from potstill.errors import JobFailedError
 from potstill.pipeline.progress import Silent
@@ -145,6 +145,15 @@ def test_what_cannot_be_is_said_before_anything_is_paid_for(tiny_student: Path, 
     error = look(tmp_path, teacher={"path": str(other)}, student=student, training=KD)["signals"].error
     assert error is not None
     assert "2 differ" in str(error.found)
+
+
+def test_a_teacher_that_is_read_along_with_has_to_fit_into_memory(tiny_student: Path, tmp_path: Path) -> None:
+    write_rows(tmp_path)
+    teacher = {"path": str(student_folder(tmp_path / "large", 10**12))}
+    for training, fits in ((KD, False), ({}, True)):
+        error = look(tmp_path, teacher=teacher, student={"path": str(tiny_student)}, training=training)["memory"].error
+        assert (error is None) == fits
+        assert error is None or error.what == "the teacher does not fit into memory with all its weights"
 
 
 def renumbered(model: Path, folder: Path) -> Path:

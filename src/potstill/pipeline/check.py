@@ -196,7 +196,7 @@ _LOOKS = (
           after="data teacher", exact=True),
     _look("judge", _at("evaluation.judge", look_at_judge), "teacher student evaluation", after="teacher student"),
     _look("installed", look_at_extras, "teacher student export", after="teacher judge"),
-    _look("memory", look_at_memory, "student", after="student"),
+    _look("memory", look_at_memory, "teacher student training", after="teacher student"),
     _look("export", look_at_export, "student export", after="student"),
     _look("lengths", _at("student", look_at_lengths), "task data student training", after="data student", exact=True),
     _look("answers", look_at_choosing, "task data teacher generation evaluation", after="data teacher", exact=True),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from importlib.util import find_spec
+from typing import Any
 
 from potstill.catalog import ResolvedModel
 from potstill.errors import InputError
@@ -61,10 +62,9 @@ def _vocabularies(teacher: ResolvedModel, student: ResolvedModel) -> Told:
         return "unknown until both models are here whether their tokens are the same"
     from potstill.quiet import quiet_transformers
     from potstill.signals.vocabulary import same_vocabulary
-    from potstill.student.load import open_tokenizer
 
     with quiet_transformers():
-        theirs, ours = (open_tokenizer(model) for model in files if model is not None)
+        theirs, ours = (_tokenizer(model) for model in files if model is not None)
     difference = same_vocabulary(theirs, ours)
     if difference is None:
         return "teacher and student have the same tokens"
@@ -72,3 +72,15 @@ def _vocabularies(teacher: ResolvedModel, student: ResolvedModel) -> Told:
         "teacher and student split text into different tokens", where=_PLACE, found=difference,
         expected="two models of one family", hint=_OR_ANSWERS,
     )
+
+
+def _tokenizer(model: ResolvedModel) -> Any:
+    from potstill.student.load import open_tokenizer
+
+    try:
+        return open_tokenizer(model)
+    except (OSError, ValueError, KeyError, ImportError, RuntimeError) as error:
+        raise InputError(
+            "a tokenizer cannot be opened", where=model.name, found=str(error).strip().partition("\n")[0],
+            expected="a model folder or a .gguf file with its tokenizer",
+        ) from error
