@@ -31,7 +31,7 @@ def job(request: pytest.FixtureRequest) -> JobSpec:
 
 
 def test_there_is_one_for_each_use() -> None:
-    assert [path.stem for path in FILES] == ["embedded", "endpoint", "math", "nli"]
+    assert [path.stem for path in FILES] == ["distribution", "embedded", "endpoint", "math", "nli"]
     assert len({load_job(path).name for path in FILES}) == len(FILES)
 
 

@@ -213,7 +213,7 @@ def test_a_record_damaged_where_an_index_was_trusted_is_found_by_reading_it(
 def test_one_writes_and_others_read_meanwhile(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(store_module, "SEGMENT_BYTES", 6000)
     with SignalStore(folder, HEADER, writable=True) as writer, SignalStore(folder) as one, SignalStore(folder) as two:
-        with pytest.raises(RunLockedError, match="another process is writing"):
+        with pytest.raises(RunLockedError, match="another process is working with the store"):
             SignalStore(folder, HEADER, writable=True)
         for number in range(COUNT, 2 * COUNT):
             writer.append([record_of(number)])

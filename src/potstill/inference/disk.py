@@ -64,8 +64,8 @@ class Syncer:
                 return
 
 
-def take_lock(folder: Path) -> FileLock:
-    """Keep others out of a journal; made where it does not exist.
+def take_lock(folder: Path, called: str = "the journal") -> FileLock:
+    """Keep others out of a folder of files that are added to; made where it does not exist. called: what it holds, in errors.
 
     Raises:
         RunLockedError: another process has it open.
@@ -77,12 +77,12 @@ def take_lock(folder: Path) -> FileLock:
         lock.acquire()
     except Timeout as error:
         raise RunLockedError(
-            "another process is working with this journal",
+            f"another process is working with {called}",
             where=str(folder),
             hint="wait until it ends, or end it, then run again",
         ) from error
     except OSError as error:
-        raise unwritable(folder, error) from error
+        raise unwritable(folder, error, called) from error
     return lock
 
 
@@ -97,10 +97,10 @@ def sync_folder(folder: Path) -> None:
         os.close(handle)
 
 
-def unwritable(path: Path, error: OSError) -> MachineError:
+def unwritable(path: Path, error: OSError, called: str = "the journal") -> MachineError:
     """What is said when the disk is full, or the folder not ours."""
     return MachineError(
-        "the journal cannot be written",
+        f"{called} cannot be written",
         where=str(path),
         found=error.strerror,
         hint="free space or mend the folder, then run again",

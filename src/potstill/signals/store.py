@@ -16,10 +16,9 @@ from types import TracebackType
 from typing import BinaryIO
 
 import torch
-from filelock import FileLock, Timeout
 
-from potstill.errors import InputError, MachineError, RunLockedError
-from potstill.inference.disk import sync_folder
+from potstill.errors import InputError
+from potstill.inference.disk import sync_folder, take_lock, unwritable
 from potstill.inference.key_index import KeyIndex, place_of, split_place
 from potstill.signals.encoding import Encoding
 from potstill.signals.header import StoreHeader, check_same, read_header, write_header
@@ -32,6 +31,7 @@ from potstill.signals.source import TargetBatch
 
 SEGMENT_BYTES = 64 * 2**20
 SYNC_SECONDS = 5.0
+_CALLED = "the store of captured signals"
 
 
 class SignalStore:
@@ -51,7 +51,7 @@ class SignalStore:
 
     def __init__(self, folder: Path, header: StoreHeader | None = None, *, writable: bool = False) -> None:
         self._folder = folder
-        self._lock = _take_lock(folder) if writable else None
+        self._lock = take_lock(folder, _CALLED) if writable else None
         self._index = KeyIndex()
         self._segments: dict[int, Segment] = {}
         self._file: BinaryIO | None = None
@@ -102,7 +102,7 @@ class SignalStore:
                 self._sync()
         except OSError as error:
             self._file.truncate(segment.end)
-            raise _unwritable(self._folder, error) from error
+            raise unwritable(self._folder, error, _CALLED) from error
         for key, offset in segment.grew(content):
             self._index.put(key, place_of(number, offset))
         if segment.end >= SEGMENT_BYTES:
@@ -146,7 +146,7 @@ class SignalStore:
                 self._file.close()
                 self._file = None
         except OSError as error:
-            raise _unwritable(self._folder, error) from error
+            raise unwritable(self._folder, error, _CALLED) from error
         finally:
             if self._lock is not None:
                 self._lock.release()
@@ -162,7 +162,7 @@ class SignalStore:
         try:
             write_header(self._folder, wanted)
         except OSError as error:
-            raise _unwritable(self._folder, error) from error
+            raise unwritable(self._folder, error, _CALLED) from error
         return wanted
 
     def _prepare_writing(self) -> None:
@@ -173,7 +173,7 @@ class SignalStore:
                     segment.write_index()
             self._begin(max(self._segments, default=1))
         except OSError as error:
-            raise _unwritable(self._folder, error) from error
+            raise unwritable(self._folder, error, _CALLED) from error
 
     def _begin(self, number: int) -> None:
         """Write to the file with this number from here on; the one before is whole, and gets its index."""
@@ -247,29 +247,8 @@ class StoredSignals:
         return Counts(signal.ids.to(device), signal.shares.to(device))
 
 
-def _take_lock(folder: Path) -> FileLock:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(folder / "lock", timeout=0)
-        lock.acquire()
-    except Timeout as error:
-        raise RunLockedError(
-            "another process is writing these signals", where=str(folder), hint="wait until it ends, or end it, then run again",
-        ) from error
-    except OSError as error:
-        raise _unwritable(folder, error) from error
-    return lock
-
-
 def _write_all(file: BinaryIO, content: bytes) -> None:
     """All of it; an unbuffered file may take less at once."""
     left = memoryview(content)
     while left:
         left = left[file.write(left) :]
-
-
-def _unwritable(folder: Path, error: OSError) -> MachineError:
-    return MachineError(
-        "captured signals cannot be written", where=str(folder), found=error.strerror,
-        hint="free space or mend the folder, then run again",
-    )

@@ -8,8 +8,8 @@ forward pass a batch. The head is given as it is: whoever multiplies by it has t
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager, nullcontext
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,6 +21,7 @@ from potstill.inference import model_identity
 from potstill.quiet import quiet_transformers
 from potstill.signals.signal import Dense
 from potstill.signals.source import TargetBatch
+from potstill.student.attention import attention_is_told
 from potstill.student.gguf_reading import gguf_read_once
 from potstill.student.load import open_model
 from potstill.student.processor import multiplies_bfloat16
@@ -117,7 +118,7 @@ class LiveTeacher:
             for index in attention_layers:
                 handle = layers[index].self_attn.register_forward_hook(_keep_attention(attention, index))
                 stack.callback(handle.remove)
-            stack.enter_context(_attention_is_told(self._network) if attention_layers else nullcontext())
+            stack.enter_context(attention_is_told(self._network) if attention_layers else nullcontext())
             stack.enter_context(torch.no_grad())
             stack.enter_context(torch.autocast(self.device.type, torch.bfloat16, enabled=self._bfloat16))
             states = self._network.get_decoder()(input_ids=batch.input_ids, use_cache=False).last_hidden_state
@@ -191,17 +192,6 @@ def _keep_attention(into: dict[int, torch.Tensor], index: int) -> Any:
         into[index] = output[1]
 
     return hook
-
-
-@contextmanager
-def _attention_is_told(network: Any) -> Iterator[None]:
-    """While inside, attention is computed step by step: the faster kernels never hold its probabilities."""
-    before = network.config._attn_implementation
-    network.set_attn_implementation("eager")
-    try:
-        yield
-    finally:
-        network.set_attn_implementation(before)
 
 
 def _at(states: torch.Tensor, positions: torch.Tensor) -> torch.Tensor:

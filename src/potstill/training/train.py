@@ -10,7 +10,6 @@ CPU it ends with the same bits as one that was not.
 from __future__ import annotations
 
 import math
-import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -22,10 +21,11 @@ from potstill.errors import CorruptFileError, InputError, JobCanceledError, Mach
 from potstill.quiet import quiet_transformers
 from potstill.rows import Row
 from potstill.spec import AdapterSpec, TrainingSpec
-from potstill.student.adapters import attach_adapter, merge_adapter, save_adapter
+from potstill.student.adapters import attach_adapter
 from potstill.student.size import parameter_count
 from potstill.templates import ChatTemplate
 from potstill.training.checkpoints import checkpoint_path, keep_only, newest_checkpoint, read_state
+from potstill.training.publishing import publish, unreadable
 from potstill.training.result import (
     TrainingResult,
     best_point,
@@ -40,9 +40,6 @@ if TYPE_CHECKING:
     from potstill.training.objective import Objective
     from potstill.training.teaching import Teaching
     from potstill.training.watch import OnEvent
-
-_WEIGHTS = (".safetensors", ".safetensors.index.json")
-_BESIDE_WEIGHTS = {".json", ".jinja", ".txt", ".model", ".py"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,13 +120,13 @@ def train_student(
                     "a checkpoint holds something other than a training's state", where=str(checkpoint), hint="delete it",
                 ) from error
             except SafetensorError as error:
-                raise _unreadable(student_dir, error) from error
+                raise unreadable(student_dir, error) from error
             checkpoint = newest_checkpoint(folder)
         if checkpoint is None:
             raise CorruptFileError("the last checkpoint is not what was written", where=str(folder))
         state = read_state(checkpoint)
         best = checkpoint_path(folder, state["best_global_step"])
-        _publish(student_dir, best, out_dir, has_adapter=adapter is not None)
+        publish(student_dir, best, out_dir, has_adapter=adapter is not None)
     return _result(state, data, out_dir, best)
 
 
@@ -236,45 +233,6 @@ def _objective(spec: TrainingSpec, network: Any, teaching: Teaching | None) -> O
     fused = is_plain(network)
     layers = None if teaching.live is None else layer_transfer(network, teaching.live, spec.loss, teaching.kept)
     return Objective(schedule, teaching.source, teaching.vocabulary, fused, layers)
-
-
-def _publish(student_dir: Path, best: Path, out_dir: Path, *, has_adapter: bool) -> None:
-    """Write the best checkpoint's weights and the student's own settings, to a temporary folder and then file by file."""
-    from safetensors import SafetensorError
-    from transformers import AutoConfig, AutoModelForCausalLM, GenerationConfig
-
-    config = AutoConfig.from_pretrained(student_dir)
-    start = student_dir if has_adapter else best
-    try:
-        network = AutoModelForCausalLM.from_pretrained(start, config=config, dtype="float32", use_safetensors=True)
-    except SafetensorError as error:
-        raise _unreadable(start, error) from error
-    if has_adapter:
-        network = merge_adapter(network, best)
-    if (student_dir / "generation_config.json").is_file():
-        network.generation_config = GenerationConfig.from_pretrained(student_dir)
-    draft = out_dir / ".final"
-    shutil.rmtree(draft, ignore_errors=True)
-    try:
-        network.to(config.dtype).save_pretrained(draft)
-    except SafetensorError as error:  # its own class for a full disk, too
-        shutil.rmtree(draft, ignore_errors=True)
-        raise MachineError("the student cannot be written", where=str(out_dir), found=error) from error
-    for file in sorted(student_dir.iterdir()):
-        if file.suffix in _BESIDE_WEIGHTS and not file.name.endswith(_WEIGHTS) and not (draft / file.name).exists():
-            shutil.copyfile(file, draft / file.name)
-    if has_adapter:
-        save_adapter(best, out_dir / "adapter")
-    for file in sorted(draft.iterdir(), key=lambda file: file.name.endswith(_WEIGHTS)):  # the weights last
-        file.replace(out_dir / file.name)
-    draft.rmdir()
-
-
-def _unreadable(folder: Path, error: Exception) -> CorruptFileError:
-    return CorruptFileError(
-        "the student's weights cannot be read", where=str(folder), found=error,
-        hint="delete the folder if it lies in the run folder: it is built again; else fetch it again",
-    )
 
 
 def _result(state: dict[str, Any], data: _Data, out_dir: Path, best: Path) -> TrainingResult:
