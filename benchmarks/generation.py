@@ -28,13 +28,14 @@ import subprocess
 import sys
 import tempfile
 import time
-import venv
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 from urllib.request import urlopen
+
+from parts.arms import at_least, at_most, peer_python, show_bars
 
 PARTS = Path(__file__).resolve().parent / "parts"
 PACKAGES = {"distilabel": ("distilabel[openai]", "requests"), "curator": ("bespokelabs-curator",)}
@@ -76,17 +77,7 @@ def show(name: str, result: Result) -> None:
     print(f"{name}, {result['rows']} rows")
     for line in result["said"]:
         print(f"  {line}")
-    for bar in result["bars"]:
-        verdict = "holds" if bar["holds"] else "does not hold"
-        print(f"  {bar['what']}: {bar['figure']:.3f}, bar {bar['bar']}: {verdict}", flush=True)
-
-
-def at_least(what: str, figure: float, bar: float) -> Result:
-    return {"what": what, "figure": figure, "bar": f"at least {bar}", "holds": figure >= bar}
-
-
-def at_most(what: str, figure: float, bar: float) -> Result:
-    return {"what": what, "figure": figure, "bar": f"at most {bar}", "holds": figure <= bar}
+    show_bars(result["bars"])
 
 
 def speed(rows: int, in_flight: int, peers: Path) -> Result:
@@ -96,7 +87,7 @@ def speed(rows: int, in_flight: int, peers: Path) -> Result:
     names = ("aiohttp", "potstill", "distilabel", "curator") if in_flight == 256 else ("aiohttp", "potstill")
     cpu_ms = 0.0
     for name in names:
-        python = peer_python(name, peers) if name in PACKAGES else Path(sys.executable)
+        python = peer_python(name, peers, PACKAGES[name]) if name in PACKAGES else Path(sys.executable)
         with server("--latency", LATENCY_S) as url, folder() as place:
             told = ask(name, url, rows, in_flight, place, python)
         if told["answered"] != rows:
@@ -266,18 +257,6 @@ def ask(name: str, url: str, rows: int, in_flight: int | None, place: Path, pyth
 
 def stats_url(url: str) -> str:
     return url.removesuffix("/v1") + "/stats"
-
-
-def peer_python(name: str, peers: Path) -> Path:
-    """The interpreter of a peer's own environment, which is built where it is not there yet."""
-    home = peers / name
-    python = home / ("Scripts" if sys.platform == "win32" else "bin") / "python"
-    if not (home / "ready").exists():
-        print(f"building an environment for {name} in {home}", flush=True)
-        venv.create(home, clear=True, with_pip=True)
-        subprocess.run([str(python), "-m", "pip", "install", "--quiet", *PACKAGES[name]], check=True)
-        (home / "ready").touch()
-    return python
 
 
 if __name__ == "__main__":
