@@ -201,7 +201,7 @@ def test_a_training_on_distributions_tells_how_close_the_student_came(conversati
     assert "Forward KL there 0.734 nats a token" in page
     assert "Same first choice as the teacher 65.5% of tokens" in page
     assert "Without probabilities 2 rows left out" in page
-    assert "cross-entropy, validation" in page
+    assert "The training loss compares distributions" in page
     assert "Forward KL" not in text_of(page_of(conversation))
 
 

@@ -81,13 +81,9 @@ def losses(training: Mapping[str, Any]) -> Markup | None:
     """Training and validation loss by step, the kept checkpoint marked."""
     learnt = [(point["step"], point["loss"]) for point in training["loss_curve"]]
     validated = [(point["step"], point["loss"]) for point in training["validation_curve"]]
-    # From distributions another loss is learnt than the one that chooses the checkpoint: they share an axis, not a meaning.
-    names = ("training", "validation")
-    if any(point.get("parts") for point in training["loss_curve"]):
-        names = ("loss trained with", "cross-entropy, validation")
     series = [
         Series(label, points, css, dotted=css == "validation")
-        for label, points, css in zip(names, (learnt, validated), ("training", "validation"), strict=True)
+        for label, points, css in (("training", learnt, "training"), ("validation", validated, "validation"))
         if points
     ]
     if not series:

@@ -235,8 +235,13 @@ def _training(training: Mapping[str, Any] | None) -> dict[str, Any] | None:
         facts["Left out"] = f"{fmt.counted(left_out, 'row')} longer than {fmt.count(training['max_length'])} tokens"
     if training.get("train_untaught"):
         facts["Without probabilities"] = f"{fmt.counted(len(training['train_untaught']), 'row')} left out"
-    facts |= _closeness(training)
+    closeness = _closeness(training)
+    facts |= closeness
     notes = []
+    if closeness:  # they share an axis, not a meaning
+        notes.append(
+            "The training loss compares distributions; the validation loss is the cross-entropy on the teacher's answers."
+        )
     if training["overfitting"]:
         notes.append("After the kept checkpoint validation loss rose while training loss fell: it began to learn by heart.")
     if training["stopped_early"]:
