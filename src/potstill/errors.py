@@ -7,6 +7,8 @@ exception is a bug of ours and may show a traceback.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 
 class PotstillError(Exception):
     """Base of all errors a user can act on.
@@ -125,3 +127,14 @@ class MachineError(PotstillError):
 
 class CorruptFileError(PotstillError):
     """A file of a run folder is not what was written there."""
+
+
+def error_of(told: Mapping[str, str | None]) -> PotstillError:
+    """The error that another process told by `as_json`, of the class that it had there."""
+    fields = dict(told)
+    kind = globals().get(str(fields.pop("error")))
+    if not (isinstance(kind, type) and issubclass(kind, PotstillError)):
+        kind = JobFailedError
+    error = kind.__new__(kind)  # some classes build their message from other arguments; this one is built already
+    PotstillError.__init__(error, **fields)  # type: ignore[arg-type]
+    return error

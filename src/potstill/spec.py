@@ -302,6 +302,7 @@ def with_absolute_paths(job: JobSpec, folder: Path) -> JobSpec:
                 if isinstance(job.teacher, list) else with_absolute_path(job.teacher, folder)
             ),
             "student": with_absolute_path(job.student, folder),
+            "training": job.training.model_copy(update={"launch": _absolute(job.training.launch, folder)}),
             "evaluation": job.evaluation.model_copy(
                 update={"judge": job.evaluation.judge and with_absolute_path(job.evaluation.judge, folder)}
             ),

@@ -49,6 +49,12 @@ class TrainingSpec(Section):
     """Texts a forward pass."""
     gradient_accumulation_steps: Positive = 1
     """Forward passes an optimizer step."""
+    processes: Literal["auto"] | Positive = "auto"
+    """How many processes train together, each with its own GPU and its own batches, so that a step sees that many times
+    more texts. auto: one for each GPU of this machine, one where there is none."""
+    launch: str | None = None
+    """A configuration file of accelerate's (accelerate config --config_file FILE), by which it starts the processes: FSDP,
+    DeepSpeed. It says how many, so processes stays auto."""
     num_epochs: Annotated[float, Field(gt=0, le=1000)] = 3
     """How often each row is seen."""
     temperature: Temperature | list[tuple[Unit, Temperature]] = 1.0
@@ -115,6 +121,12 @@ class TrainingSpec(Section):
             elif course == 0:
                 raise ValueError("a weight of 0 is a part that is not there: leave it out")
         return value
+
+    @model_validator(mode="after")
+    def _one_says_how_many(self) -> TrainingSpec:
+        if self.launch is not None and self.processes != "auto":
+            raise ValueError("'launch' has the number of processes in its file: leave out 'processes'")
+        return self
 
     @model_validator(mode="after")
     def _method_and_loss_fit(self) -> TrainingSpec:

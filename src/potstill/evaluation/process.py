@@ -17,8 +17,7 @@ from typing import IO
 
 import orjson
 
-from potstill import errors
-from potstill.errors import JobFailedError, PotstillError
+from potstill.errors import JobFailedError, PotstillError, error_of
 from potstill.evaluation.predictions import Measurement, Profile, read_profile
 
 _KEPT_LINES = 40  # of the worker's stderr: engines write much there, and only the end explains a failure
@@ -86,12 +85,6 @@ def _read_error(line: str) -> PotstillError | None:
     if not line.startswith('{"error":'):
         return None
     try:
-        fields = orjson.loads(line)
+        return error_of(orjson.loads(line))
     except orjson.JSONDecodeError:
         return None
-    kind = getattr(errors, str(fields.pop("error")), None)
-    if not (isinstance(kind, type) and issubclass(kind, PotstillError)):
-        kind = JobFailedError
-    error = kind.__new__(kind)  # some classes build their message from other arguments; this one is built already
-    PotstillError.__init__(error, **fields)
-    return error

@@ -31,15 +31,18 @@ from potstill.pipeline.corrected import Correction, check_correctable, in_its_pl
 from potstill.pipeline.export import VERIFIED_PROMPTS, VERIFIED_TOKENS, quality_loss
 from potstill.pipeline.folder import claim, write_json
 from potstill.pipeline.gold import Gold, as_asked, check_gold, gold_of, learnable
+from potstill.pipeline.lessons import Lessons
 from potstill.pipeline.own_score import Asked, own_score
 from potstill.pipeline.stage import Context
+from potstill.pipeline.together import Assignment, train
 from potstill.pipeline.train import relay
 from potstill.rows import Row, content_hash
 from potstill.spec import CorrectSpec, TrainingSpec
 from potstill.student import build_student
 from potstill.tasks import Task
 from potstill.templates import ChatTemplate
-from potstill.training import TrainingResult, train_student
+from potstill.training import TrainingResult
+from potstill.training.launching import launch_of
 
 FILE = "teacher.Q8_0.gguf"
 MAX_LOSS_NATS = 0.02  # a token that the file's greedy choices may lose under the weights; past it the weights themselves answer
@@ -129,15 +132,16 @@ class Correct:
 
     def _train(self, context: Context, start: Path, rows: Mapping[str, list[Row]]) -> TrainingResult:
         settings = _settings(context)
-        spec = TrainingSpec(learning_rate=settings.rate, batch_size=settings.batch_size, num_epochs=settings.num_epochs)
+        spec = TrainingSpec(
+            learning_rate=settings.rate, batch_size=settings.batch_size, num_epochs=settings.num_epochs,
+            processes=context.job.training.processes, launch=context.job.training.launch,
+        )
+        lessons = Lessons(rows["train"], rows["validation"], [], all_turns=context.job.task == "conversation")
+        work = Assignment(start, context.folder.teacher, lessons, spec, settings.adapter)
         context.progress.begin("correcting the teacher", None)
         try:
             with _about_the_teacher():
-                return train_student(
-                    start, rows["train"], rows["validation"], context.folder.teacher, spec, adapter=settings.adapter,
-                    all_turns=context.job.task == "conversation", on_event=relay(context, self.name),
-                    should_stop=context.canceled,
-                )
+                return train(work, launch_of(spec), on_event=relay(context, self.name), should_stop=context.canceled)
         finally:
             context.progress.end()
 

@@ -7,6 +7,7 @@ killed training goes on from its newest whole checkpoint; checkpoints of other s
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import nullcontext
 from dataclasses import asdict
 from itertools import islice
 from pathlib import Path
@@ -18,11 +19,13 @@ from potstill.pipeline.folder import claim, write_json
 from potstill.pipeline.lessons import lessons_of
 from potstill.pipeline.stage import Context
 from potstill.pipeline.teaching import teaching_of
+from potstill.pipeline.together import Assignment, train
 from potstill.rows import Row, read_rows
-from potstill.spec import ShrinkSpec, TrainingSpec
+from potstill.spec import JobSpec, ShrinkSpec, TrainingSpec
 from potstill.student import build_student
 from potstill.templates import ChatTemplate
-from potstill.training import TrainingResult, train_student
+from potstill.training import TrainingResult
+from potstill.training.launching import launch_of
 
 CALIBRATION_ROWS = 64
 
@@ -50,15 +53,14 @@ class Train:
         folder = context.folder
         claim(folder.student, fingerprint)
         start = initial_student(context)
-        lessons = lessons_of(context)
-        with teaching_of(context, start) as teaching:
+        spec, adapter = context.job.training, context.job.student.adapter
+        work = Assignment(start, folder.student, lessons_of(context), spec, adapter, _taught(context))
+        launch = launch_of(spec)
+        with teaching_of(context, start) if launch is None else nullcontext() as teaching:
             context.progress.begin("training", None)
             try:
-                result = train_student(
-                    start, lessons.train, lessons.validation, folder.student, context.job.training,
-                    rationale_rows=lessons.rationale, adapter=context.job.student.adapter, all_turns=lessons.all_turns,
-                    teaching=teaching, on_event=relay(context, self.name),
-                    should_stop=context.canceled,
+                result = train(
+                    work, launch, on_event=relay(context, self.name), should_stop=context.canceled, teaching=teaching
                 )
             finally:
                 context.progress.end()
@@ -90,9 +92,18 @@ def relay(context: Context, stage: str) -> Callable[[str, Mapping[str, Any]], No
 
 
 def _settings_of(training: TrainingSpec) -> dict[str, Any]:
-    """What has an effect on the result; distributions are a matter of the methods that compare them."""
+    """What has an effect on the result; distributions are a matter of the methods that compare them.
+
+    How many processes there are has one: a step sees more rows. Where that follows from the machine it is left out, as a
+    finished run may move to another one.
+    """
     without = {"signal", "jsd_beta", "skew", "temperature"} if training.method == "sft" else set()
-    return training.model_dump(mode="json", exclude={"trackers", *without})
+    several = {} if training.processes in ("auto", 1) else {"processes": training.processes}
+    return training.model_dump(mode="json", exclude={"trackers", "processes", "launch", *without}) | several
+
+
+def _taught(context: Context) -> tuple[JobSpec, Path] | None:
+    return (context.job, context.folder.root) if context.job.training.method == "kd" else None
 
 
 def initial_student(context: Context) -> Path:

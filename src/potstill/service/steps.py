@@ -195,7 +195,9 @@ def fine_tune_student(
         InputError: a setting is wrong, too few rows are left, or the model cannot be opened.
         PotstillError: the training failed; what was done is kept.
     """
-    from potstill.training import train_student
+    from potstill.pipeline import together
+    from potstill.pipeline.lessons import Lessons
+    from potstill.training.launching import launch_of
     from potstill.training.rationales import answer_rows, rationale_rows
 
     model = student_model if isinstance(student_model, Model) else load_model(student_model)
@@ -208,13 +210,14 @@ def fine_tune_student(
     out.mkdir(parents=True, exist_ok=True)
     start = _initial_student(model, spec, out, synthetic_training_data, report)
     train, validation, task = synthetic_training_data, synthetic_validation_data, synthetic_training_data.task
+    lessons = Lessons(
+        answer_rows(train.rows, train.rationale, task), answer_rows(validation.rows, train.rationale, task),
+        rationale_rows(train.rows, train.rationale, task), all_turns=task.name == "conversation",
+    )
+    work = together.Assignment(start, out, lessons, settings, spec.adapter)
     report.begin("training", None)
     try:
-        result = train_student(
-            start, answer_rows(train.rows, train.rationale, task), answer_rows(validation.rows, train.rationale, task), out,
-            settings, adapter=spec.adapter, all_turns=task.name == "conversation", on_event=partial(_relay, report),
-            rationale_rows=rationale_rows(train.rows, train.rationale, task),
-        )
+        result = together.train(work, launch_of(settings), on_event=partial(_relay, report))
     finally:
         report.end()
     report.say(f"trained: best validation loss {result.best_validation_loss:.3f} after epoch {result.best_epoch:g}; {out}")

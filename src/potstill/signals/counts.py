@@ -73,6 +73,8 @@ class CountsEncoding:
                 "the signals were not drawn at this temperature", where="training.temperature", found=f"{temperature:g}",
                 expected=f"{self.temperature:g}", hint="capture them anew at this one",
             )
+        if not bodies:
+            return Counts(torch.zeros(0, 1, dtype=torch.int64), torch.zeros(0, 1))
         used, counts, ids = zip(*map(self._parts, bodies), strict=True)
         used_of = np.concatenate(used)
         shares = as_table(counts, used_of, 0, np.float32)

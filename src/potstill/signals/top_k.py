@@ -102,6 +102,8 @@ class TopKEncoding:
                 "the signals were not captured at this temperature", where="training.temperature", found=f"{temperature:g}",
                 expected=" or ".join(f"{known:g}" for known in self.temperatures), hint="capture them anew at this one",
             )
+        if not bodies:
+            return TopK(torch.zeros(0, 1, dtype=torch.int64), torch.zeros(0, 1), torch.zeros(0))
         at = self.temperatures.index(temperature)
         used, tails, codes, ids = zip(*map(self._parts, bodies), strict=True)
         used_of, log_tail = np.concatenate(used), np.concatenate([part[:, at] for part in tails])

@@ -34,6 +34,7 @@ def training_arguments(folder: Path, spec: TrainingSpec, *, total_steps: int) ->
         metric_for_best_model="loss",
         greater_is_better=False,
         remove_unused_columns=False,
+        ddp_find_unused_parameters=False,  # all are used; projectors where the wrapper would not see it
         dataloader_pin_memory=torch.cuda.is_available(),
         disable_tqdm=True,
         log_level="error",

@@ -22,9 +22,10 @@ _LIST = "complete.json"
 
 def mark_complete(checkpoint: Path) -> None:
     """Write the list of files that makes a checkpoint count."""
-    files = [file for file in sorted(checkpoint.iterdir()) if file.is_file() and file.name != _LIST]
+    files = [file for file in sorted(checkpoint.rglob("*")) if file.is_file() and file.name != _LIST]
+    listed = {file.relative_to(checkpoint).as_posix(): [file.stat().st_size, file_digest(file)] for file in files}
     draft = checkpoint / f".{_LIST}"
-    draft.write_bytes(orjson.dumps({file.name: [file.stat().st_size, file_digest(file)] for file in files}))
+    draft.write_bytes(orjson.dumps(listed))
     draft.replace(checkpoint / _LIST)
 
 
@@ -91,6 +92,11 @@ def read_state(checkpoint: Path) -> dict[str, Any]:
     """What transformers knows at a checkpoint: global_step, best_global_step, log_history and more."""
     state: dict[str, Any] = orjson.loads((checkpoint / "trainer_state.json").read_bytes())
     return state
+
+
+def processes_of(checkpoint: Path) -> int:
+    """How many processes trained together when it was written: each has the state of its random numbers in it."""
+    return len(list(checkpoint.glob("rng_state*.pth")))
 
 
 def keep_only(folder: Path, steps: Collection[int]) -> None:

@@ -42,6 +42,9 @@ class TokenisedRow:
         return tuple(compress(self.input_ids, self.target_mask))
 
 
+FILLER = TokenisedRow((0,), (False,))  # teaches nothing, and gives a process a batch when the others still have one
+
+
 @dataclass(frozen=True, slots=True)
 class TokenisedRows:
     """The texts to train on, the ids of the rows that have one longer than the limit, and of those without signals."""
@@ -181,6 +184,6 @@ class Collator:
         }
         if any(row.weight != 1.0 for row in rows):
             batch["weights"] = torch.tensor([row.weight for row in rows])[targets // length]
-        if rows[0].key:
-            batch["keys"] = tuple(row.key for row in rows)
+        if keys := tuple(row.key for row in rows if row.key):  # fillers have none
+            batch["keys"] = keys
         return batch

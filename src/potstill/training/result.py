@@ -65,6 +65,16 @@ class TrainingResult:
     trained_parameters: int
 
 
+def result_of(values: Mapping[str, Any]) -> TrainingResult:
+    """A result that was written as JSON."""
+    return TrainingResult(**{
+        **values,
+        "loss_curve": tuple(LossPoint(**point) for point in values["loss_curve"]),
+        "validation_curve": tuple(ValidationPoint(**point) for point in values["validation_curve"]),
+        **{name: tuple(values[name]) for name in ("train_left_out", "validation_left_out", "train_untaught")},
+    })
+
+
 def loss_curve(log_history: Iterable[Mapping[str, Any]]) -> tuple[LossPoint, ...]:
     """The training losses in a history of transformers' Trainer."""
     return tuple(

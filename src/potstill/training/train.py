@@ -4,7 +4,8 @@ In: an untrained student's folder, the rows to learn and those to validate on. O
 layout, checkpoints beside them, and the training's history. What it costs: in float32 16 bytes a weight (weight, gradient, two
 AdamW moments), 18 where the processor multiplies bfloat16, less with an adapter; the head's logits for the answer tokens of a
 batch, and two passes through the student a step. A training that was killed goes on from its newest complete checkpoint; on a
-CPU it ends with the same bits as one that was not.
+CPU it ends with the same bits as one that was not. Several processes train one student where each of them makes the same call:
+every one has the memory of one and takes its turn at the batches, so that a step sees as many rows more.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from potstill.spec import AdapterSpec, TrainingSpec
 from potstill.student.adapters import attach_adapter
 from potstill.student.size import parameter_count
 from potstill.templates import ChatTemplate
-from potstill.training.checkpoints import checkpoint_path, keep_only, newest_checkpoint, read_state
+from potstill.training.checkpoints import checkpoint_path, keep_only, newest_checkpoint, processes_of, read_state
 from potstill.training.publishing import publish, unreadable
 from potstill.training.result import (
     TrainingResult,
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
     from potstill.training.collator import TokenisedRows
     from potstill.training.objective import Objective
     from potstill.training.teaching import Teaching
+    from potstill.training.team import Team
     from potstill.training.watch import OnEvent
 
 
@@ -87,7 +89,8 @@ def train_student(
 
     Raises:
         MissingExtraError: torch, transformers, accelerate or peft is not installed.
-        InputError: no row is left to train or to validate on, or the template cannot render one.
+        InputError: no row is left to train or to validate on, or the template cannot render one; or the checkpoints are those
+            of another number of processes.
         JobCanceledError: `should_stop` said yes; the same call goes on from the checkpoint.
         JobFailedError: the training diverged.
         MachineError: memory or disk ran out.
@@ -101,15 +104,15 @@ def train_student(
         raise MissingExtraError("train", error.name or "transformers") from error
     from safetensors import SafetensorError
 
-    folder = out_dir / "checkpoints"
+    from potstill.training.team import Team
+
+    folder, team = out_dir / "checkpoints", Team.here()
     with quiet_transformers():
-        data = _prepare(student_dir, train_rows, validation_rows, rationale_rows, spec, all_turns, teaching)
-        checkpoint = newest_checkpoint(folder)
-        if checkpoint is None:
-            keep_only(folder, ())
+        data = _prepare(student_dir, train_rows, validation_rows, rationale_rows, spec, all_turns, teaching, team.size)
+        checkpoint = _newest(folder, team)
         if checkpoint is None or not _is_finished(read_state(checkpoint), spec, data.total_steps):
             try:
-                _train(student_dir, folder, checkpoint, data, spec, adapter, teaching, on_event, should_stop)
+                _train(student_dir, folder, checkpoint, data, spec, adapter, teaching, on_event, should_stop, team)
             except torch.OutOfMemoryError as error:
                 raise MachineError(
                     "the GPU's memory ran out in training", found=f"training.batch_size: {spec.batch_size}",
@@ -121,18 +124,20 @@ def train_student(
                 ) from error
             except SafetensorError as error:
                 raise unreadable(student_dir, error) from error
-            checkpoint = newest_checkpoint(folder)
+            checkpoint = _newest(folder, team)
         if checkpoint is None:
             raise CorruptFileError("the last checkpoint is not what was written", where=str(folder))
         state = read_state(checkpoint)
         best = checkpoint_path(folder, state["best_global_step"])
-        publish(student_dir, best, out_dir, has_adapter=adapter is not None)
+        if team.is_first:
+            publish(student_dir, best, out_dir, has_adapter=adapter is not None)
+        team.wait()
     return _result(state, data, out_dir, best)
 
 
 def _prepare(
     student_dir: Path, train_rows: Sequence[Row], validation_rows: Sequence[Row], rationale_rows: Sequence[Row],
-    spec: TrainingSpec, all_turns: bool, teaching: Teaching | None,
+    spec: TrainingSpec, all_turns: bool, teaching: Teaching | None, processes: int,
 ) -> _Data:
     """Tokenise, and count the steps as the Trainer will."""
     from transformers import AutoConfig, AutoTokenizer
@@ -155,7 +160,7 @@ def _prepare(
             raise _no_row_left(name, len(rows), sets[-1], max_length)
     reasoning = tokenised(rationale_rows, all_turns=False)
     sets[0] = weigh_parts(sets[0], reasoning, spec.rationale_weight)
-    batches = math.ceil(len(sets[0].texts) / spec.batch_size)
+    batches = math.ceil(len(sets[0].texts) / (spec.batch_size * processes))
     steps_per_epoch = math.ceil(batches / spec.gradient_accumulation_steps)
     return _Data(sets[0], sets[1], max_length, steps_per_epoch, math.ceil(spec.num_epochs * steps_per_epoch))
 
@@ -174,6 +179,29 @@ def _no_row_left(name: str, count: int, rows: TokenisedRows, max_length: int) ->
     )
 
 
+def _newest(folder: Path, team: Team) -> Path | None:
+    """The checkpoint to go on from, which the first process looks for; without one, what is left of others goes.
+
+    Raises:
+        CorruptFileError: it is not what was written.
+        InputError: it is of another number of processes.
+    """
+    checkpoint = newest_checkpoint(folder) if team.is_first else None
+    if checkpoint is None and team.is_first:
+        keep_only(folder, ())
+    step = read_state(checkpoint)["global_step"] if checkpoint else 0
+    (step,) = team.first_says(step)
+    if not step:
+        return None
+    checkpoint = checkpoint_path(folder, step)
+    if (others := processes_of(checkpoint)) != team.size:
+        raise InputError(
+            "a training goes on with as many processes as it began with", where="training.processes", found=str(team.size),
+            expected=str(others), hint=f"or delete {folder}, and it begins again",
+        )
+    return checkpoint
+
+
 def _is_finished(state: dict[str, Any], spec: TrainingSpec, total_steps: int) -> bool:
     """Whether nothing is left to train after this checkpoint."""
     stopped = 0 < spec.early_stopping_patience <= epochs_since_best(validation_curve(state["log_history"]))
@@ -182,14 +210,15 @@ def _is_finished(state: dict[str, Any], spec: TrainingSpec, total_steps: int) ->
 
 def _train(
     student_dir: Path, folder: Path, checkpoint: Path | None, data: _Data, spec: TrainingSpec, adapter: AdapterSpec | None,
-    teaching: Teaching | None, on_event: OnEvent, should_stop: Callable[[], bool],
+    teaching: Teaching | None, on_event: OnEvent, should_stop: Callable[[], bool], team: Team,
 ) -> None:
+    import torch
     from transformers import AutoModelForCausalLM, set_seed
 
     from potstill.student.processor import multiplies_bfloat16
     from potstill.training.arguments import training_arguments
-    from potstill.training.collator import Collator
-    from potstill.training.order import GroupedByLength
+    from potstill.training.collator import FILLER, Collator
+    from potstill.training.order import GroupedByLength, fillers
     from potstill.training.processor import freed_memory_kept
     from potstill.training.trainer import StudentTrainer
     from potstill.training.watch import Watch
@@ -199,21 +228,24 @@ def _train(
     if adapter is not None:
         network = attach_adapter(network, adapter)
     texts = data.train.texts
-    order = GroupedByLength([len(text) for text in texts], spec.batch_size, spec.seed)
+    order = GroupedByLength([len(text) for text in texts], spec.batch_size, spec.seed, team.size)
+    validation = sorted(data.validation.texts, key=len)  # rows of like length together need less padding
     trainer = StudentTrainer(
         order=order,
         objective=_objective(spec, network, teaching),
         watch=Watch(
             order, on_event, data.steps_per_epoch, spec.early_stopping_patience, data.train.tokens / data.steps_per_epoch,
-            should_stop,
+            should_stop, team,
         ),
         bfloat16=multiplies_bfloat16(),
         model=network,
         args=training_arguments(folder, spec, total_steps=data.total_steps),
         data_collator=Collator(pad_id=0),  # any id of the vocabulary: padding is neither seen nor learnt
-        train_dataset=texts,
-        eval_dataset=sorted(data.validation.texts, key=len),  # rows of like length together need less padding
+        train_dataset=(*texts, *[FILLER] * order.fillers),
+        eval_dataset=[*validation, *[FILLER] * fillers(len(validation), spec.batch_size, team.size)],
     )
+    if team.size > 1:
+        torch.manual_seed(spec.seed + team.index)  # dropout differs from process to process
     with freed_memory_kept():
         trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     if trainer.was_stopped:

@@ -3,6 +3,9 @@
 Checkpoints, schedules, gradient accumulation and devices are the Trainer's. Ours: only answer tokens go through the head, the
 loss is divided by the step's target tokens once, the order of rows follows from seed and epoch, validation counts every token
 alike and computes in float32, and a checkpoint is written at each epoch's end and about every minute between.
+
+Several processes: the first writes and deletes, and the others wait for it. Rows that fill up batches have no targets, so that
+nothing is learnt or measured twice.
 """
 
 from __future__ import annotations
@@ -16,7 +19,7 @@ import torch
 from safetensors import SafetensorError
 from transformers import PrinterCallback, Trainer, TrainerControl
 
-from potstill.errors import MachineError
+from potstill.errors import InputError, MachineError
 from potstill.training.checkpoints import checkpoint_path, keep_only, mark_complete
 from potstill.training.head import sum_tied_gradients_in_place
 from potstill.training.layers import load_projectors, save_projectors
@@ -24,6 +27,7 @@ from potstill.training.losses.fused import FusedLoss
 from potstill.training.objective import Batch, Objective
 from potstill.training.order import GroupedByLength
 from potstill.training.result import PART
+from potstill.training.team import Team
 from potstill.training.telemetry import Telemetry
 from potstill.training.watch import Watch
 
@@ -33,7 +37,14 @@ class StudentTrainer(Trainer):  # type: ignore[misc]
 
     def __init__(self, *, order: GroupedByLength, objective: Objective, watch: Watch, bfloat16: bool, **options: Any) -> None:
         super().__init__(**options)
-        if self.args.world_size == 1:  # DistributedDataParallel would expect a sparse gradient of the sum, too
+        self._team = Team.here()
+        if objective.layers is not None and (self.is_fsdp_enabled or self.is_deepspeed_enabled):
+            raise InputError(
+                "hidden and attention cannot be learnt from where a student's weights are split over processes",
+                where="training.loss", expected="plain data-parallel training, or a loss on tokens alone",
+                hint="leave out training.launch, and say how many in training.processes",
+            )
+        if self._team.size == 1:  # DistributedDataParallel would expect a sparse gradient of the sum, too
             sum_tied_gradients_in_place(self.model)
         self._bfloat16 = bfloat16
         self._order = order
@@ -116,6 +127,13 @@ class StudentTrainer(Trainer):  # type: ignore[misc]
         if not finished or self.was_stopped:  # nothing goes on from the last one, and these take twice the room of the weights
             super()._save_optimizer_and_scheduler(output_dir)
 
+    def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
+        """As the Trainer does, and also where weights are split over processes whole and in the hub's layout."""
+        if self.is_fsdp_enabled:
+            self._save(output_dir, state_dict=self.accelerator.get_state_dict(self.model))
+        else:
+            super().save_model(output_dir, _internal_call)
+
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
         super()._load_from_checkpoint(resume_from_checkpoint, model)
         if self._objective.layers is not None:
@@ -125,21 +143,29 @@ class StudentTrainer(Trainer):  # type: ignore[misc]
         started = time.monotonic()
         folder, step = Path(self.args.output_dir), self.state.global_step
         checkpoint = checkpoint_path(folder, step)
-        shutil.rmtree(checkpoint, ignore_errors=True)  # what a killed process may have left of it
+        if self._team.is_first:
+            shutil.rmtree(checkpoint, ignore_errors=True)  # what a killed process may have left of it
+        self._team.wait()
         try:
             super()._save_checkpoint(model, trial)
-            if self._objective.layers is not None:
-                save_projectors(self._objective.layers, checkpoint)
-            (checkpoint / "training_args.bin").unlink(missing_ok=True)  # a pickle that nothing reads
-            mark_complete(checkpoint)
+            self._team.wait()  # each process has its own part of the state
+            if self._team.is_first:
+                self._complete(checkpoint)
         except (OSError, SafetensorError, RuntimeError) as error:
             shutil.rmtree(checkpoint, ignore_errors=True)
             raise MachineError(
                 "a checkpoint cannot be written", where=str(checkpoint), found=error,
                 hint="see that the disk has room for two checkpoints, each three times the student's weights; then run again",
             ) from error
-        keep_only(folder, {step, self.state.best_global_step or step})
+        if self._team.is_first:
+            keep_only(folder, {step, self.state.best_global_step or step})
         self._watch.saved(time.monotonic() - started)
+
+    def _complete(self, checkpoint: Path) -> None:
+        if self._objective.layers is not None:
+            save_projectors(self._objective.layers, checkpoint)
+        (checkpoint / "training_args.bin").unlink(missing_ok=True)  # a pickle that nothing reads
+        mark_complete(checkpoint)
 
 
 def _count(inputs: Batch) -> int:

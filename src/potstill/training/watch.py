@@ -13,6 +13,7 @@ from transformers import TrainerCallback
 from potstill.errors import JobFailedError
 from potstill.training.order import GroupedByLength
 from potstill.training.result import VALIDATION, epochs_since_best, parts_of, validation_curve
+from potstill.training.team import Team
 
 CHECKPOINT_INTERVAL_S = 60.0
 SAVING_SHARE = 0.05  # of the time at most: large models save more rarely than every minute
@@ -20,18 +21,22 @@ OnEvent = Callable[[str, dict[str, Any]], None]
 
 
 class Watch(TrainerCallback):  # type: ignore[misc]
-    """Tells the caller how far the training is, and tells the Trainer when to log, save and stop."""
+    """Tells the caller how far the training is, and tells the Trainer when to log, save and stop.
+
+    Of several processes the first tells, and decides for all: they have to save and stop at the same step.
+    """
 
     def __init__(
         self, order: GroupedByLength, on_event: OnEvent, steps_per_epoch: int, patience: int, tokens_per_step: float,
-        should_stop: Callable[[], bool],
+        should_stop: Callable[[], bool], team: Team,
     ) -> None:
         self._order = order
-        self._on_event = on_event
+        self._on_event = on_event if team.is_first else _tell_nobody
         self._steps_per_epoch = steps_per_epoch
         self._patience = patience
         self._tokens_per_step = tokens_per_step
-        self._should_stop = should_stop
+        self._should_stop = should_stop if team.is_first else _never
+        self._team = team
         self.was_stopped = False
         self._first_step = 0
         self._started = self._last_save = time.monotonic()
@@ -48,8 +53,10 @@ class Watch(TrainerCallback):  # type: ignore[misc]
         if state.global_step % self._steps_per_epoch == 0 or state.global_step >= state.max_steps:
             control.should_log = True  # so that no loss is averaged across an epoch's end, where the Trainer saves
         elif control.should_log:  # only where the loss was just logged is a resumed history the same
-            self.was_stopped = control.should_training_stop = self._should_stop()
-            control.should_save = self.was_stopped or time.monotonic() - self._last_save >= self._save_interval_s
+            is_due = time.monotonic() - self._last_save >= self._save_interval_s
+            stopped, due = self._team.first_says(self._should_stop(), is_due)
+            self.was_stopped = control.should_training_stop = bool(stopped)
+            control.should_save = bool(stopped or due)
 
     def on_epoch_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         if self.was_stopped:  # within an epoch, whose end this is not
@@ -72,13 +79,21 @@ class Watch(TrainerCallback):  # type: ignore[misc]
         _check_finite(metrics["eval_loss"], state.global_step)
         parts = {f"validation_{name}": value for name, value in parts_of(metrics, VALIDATION).items()}
         self._on_event("metric", {"validation_loss": metrics["eval_loss"], "epoch": state.epoch, **parts})
-        if 0 < self._patience <= epochs_since_best(validation_curve(state.log_history)):
+        is_enough = 0 < self._patience <= epochs_since_best(validation_curve(state.log_history))
+        if any(self._team.first_says(is_enough)):
             control.should_training_stop = True
 
     def saved(self, seconds: float) -> None:
         """A checkpoint was written, which took so long."""
         self._last_save = time.monotonic()
         self._save_interval_s = max(CHECKPOINT_INTERVAL_S, seconds / SAVING_SHARE)
+
+
+def _tell_nobody(kind: str, values: dict[str, Any]) -> None: ...
+
+
+def _never() -> bool:
+    return False
 
 
 def _memory_bytes() -> int:
