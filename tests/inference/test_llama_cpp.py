@@ -268,3 +268,10 @@ async def test_closing_waits_for_the_answer_in_flight_and_gives_everything_back(
 def is_mapped(file: Path) -> bool:
     """Whether this process holds the file's weights in memory."""
     return str(file) in {region.path for region in psutil.Process().memory_maps()}
+
+
+@pytest.mark.timeout(120)
+async def test_an_engine_that_was_never_asked_closes(embedded_gguf: Path) -> None:
+    """llama.cpp's loop starts beside the one who opens it; told to end before that, it never would."""
+    for _ in range(3):
+        await opened(embedded_gguf).aclose()

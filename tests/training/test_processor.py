@@ -8,7 +8,7 @@ import psutil
 import pytest
 import torch
 
-from potstill.training.processor import freed_memory_kept
+from potstill.training.processor import freed_memory_kept, give_back_memory
 
 BLOCK = 256 * 2**20  # bytes
 
@@ -27,3 +27,13 @@ def test_freed_memory_stays_while_inside_and_goes_after() -> None:
         assert grown_after_a_block(before) > 3 * BLOCK / 4
     assert psutil.Process().memory_info().rss - before < BLOCK / 4
     assert grown_after_a_block(before) < BLOCK / 4
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only the GNU C library gives memory back when told to")
+def test_what_nobody_holds_goes_back_to_the_system() -> None:
+    before = psutil.Process().memory_info().rss
+    with_itself: list[object] = [[torch.ones(2**14) for _ in range(BLOCK // 2**16)]]
+    with_itself.append(with_itself)  # held by nobody but itself
+    del with_itself
+    give_back_memory()
+    assert psutil.Process().memory_info().rss - before < BLOCK / 4

@@ -147,9 +147,12 @@ def _load(path: Path, slots: int, context: int, threads: int) -> Any:
     parameters.cache_ram_mib = 0
     parameters.verbosity = 0  # llama.cpp writes to stderr on its own
     try:
-        return xllamacpp.Server(parameters)
+        server = xllamacpp.Server(parameters)
     except RuntimeError as error:
         raise InputError("llama.cpp cannot load the model", where=str(path), found=error) from error
+    # Its loop starts in a thread of its own, and would never end if it were told to before it has begun: an answer shows it has.
+    server.handle_completions({"prompt": "a", "n_predict": 0})
+    return server
 
 
 def _adds_bos(path: Path, server: Any, bos_token: str) -> bool:

@@ -59,6 +59,7 @@ class Capture:
         """The teacher reads the texts that the store lacks."""
         from potstill.signals.capture import CaptureText, capture
         from potstill.signals.teacher import open_teacher
+        from potstill.training.processor import give_back_memory
 
         longest = context.teacher_weights.context_window
         texts = [
@@ -79,6 +80,8 @@ class Capture:
             return capture(teacher, texts, store, on_progress=tell, should_stop=context.canceled)
         finally:
             context.progress.end()
+            del teacher
+            give_back_memory()  # the student's training needs it
 
     def _told(self, context: Context, store: SignalStore, view: TeacherView) -> tuple[int, int]:
         """What stands in the journal beside the answers; gives how many texts have it now, and how many cannot."""

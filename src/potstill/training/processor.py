@@ -7,6 +7,7 @@ does it, 2.4 in bfloat16, 1.9 with freed memory kept too.
 from __future__ import annotations
 
 import ctypes
+import gc
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -34,4 +35,12 @@ def freed_memory_kept() -> Iterator[None]:
     finally:
         library.mallopt(_M_MMAP_MAX, _DEFAULT_MMAP_MAX)
         library.mallopt(_M_TRIM_THRESHOLD, _DEFAULT_TRIM_BYTES)
+        library.malloc_trim(0)
+
+
+def give_back_memory() -> None:
+    """Objects that nobody holds any more are freed, and what they took goes back to the system, as far as it can be told to."""
+    gc.collect()
+    library = ctypes.CDLL(None) if sys.platform == "linux" else None
+    if library is not None and hasattr(library, "malloc_trim"):
         library.malloc_trim(0)
