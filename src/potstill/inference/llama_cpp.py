@@ -150,7 +150,7 @@ def _load(path: Path, slots: int, context: int, threads: int) -> Any:
         server = xllamacpp.Server(parameters)
     except RuntimeError as error:
         raise InputError("llama.cpp cannot load the model", where=str(path), found=error) from error
-    # Its loop starts in a thread of its own, and would never end if it were told to before it has begun: an answer shows it has.
+    # Its loop starts in a thread of its own, and would never end if told to before it has begun: an answer shows that it has.
     server.handle_completions({"prompt": "a", "n_predict": 0})
     return server
 
