@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -90,19 +91,29 @@ def knows(messages: Messages) -> str:
     return next(answer for word, answer in WORDS.items() if word in messages[-1]["content"])
 
 
-def endpoint_job(home: Path, student: Path, address: str) -> JobSpec:
-    teacher = {"model": "m", "endpoint": address, "concurrency": 2}
-    return job_of(home, student, QUESTIONS, teacher=teacher, training=KD)
+def reasons(messages: Messages) -> str:
+    """JSON where it is asked for, else a marked last line."""
+    if "JSON" in messages[0]["content"]:
+        return orjson.dumps({"reasoning": "I know these things.", "answer": knows(messages)}).decode()
+    return f"I know these things.\nAnswer: {knows(messages)}"
 
 
-def test_an_endpoint_tells_its_probabilities_with_its_answers(tiny_student: Path, tmp_path: Path) -> None:
+def endpoint_job(home: Path, student: Path, address: str, **values: Any) -> JobSpec:
+    teacher = {"model": "the-model", "endpoint": address, "concurrency": 2, **values.pop("teacher", {})}
+    return job_of(home, student, QUESTIONS, teacher=teacher, training=KD, **values)
+
+
+def telling(model: Path) -> TellingTeacher:
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     from potstill.templates import ChatTemplate
 
-    network = AutoModelForCausalLM.from_pretrained(tiny_student).eval()
-    teacher = TellingTeacher(network, AutoTokenizer.from_pretrained(tiny_student), ChatTemplate.from_folder(tiny_student))
-    with serve_in_thread(knows, TellingEndpoint, teacher=teacher) as server:
+    network = AutoModelForCausalLM.from_pretrained(model).eval()
+    return TellingTeacher(network, AutoTokenizer.from_pretrained(model), ChatTemplate.from_folder(model))
+
+
+def test_an_endpoint_tells_its_probabilities_with_its_answers(tiny_student: Path, tmp_path: Path) -> None:
+    with serve_in_thread(knows, TellingEndpoint, teacher=telling(tiny_student)) as server:
         job = endpoint_job(tmp_path, tiny_student, server.base_url)
         of_run = run(job, tmp_path / "run")
         asked = len(server.requests)
@@ -113,6 +124,23 @@ def test_an_endpoint_tells_its_probabilities_with_its_answers(tiny_student: Path
         assert training["loss_curve"][0]["parts"]["forward_kl"] > 0
         assert done(run(job, tmp_path / "run")) == []
         assert len(server.requests) == asked
+
+
+def test_vllm_is_asked_about_answers_that_it_did_not_write_so(tiny_student: Path, tmp_path: Path) -> None:
+    """Where it reasons before it answers, the student learns an answer that is but a part of what it wrote."""
+    generation = {"chain_of_thought": True, "max_tokens": 64, "temperature": 0.0}
+    with serve_in_thread(reasons, TellingEndpoint, teacher=telling(tiny_student), style="vllm") as server:
+        job = endpoint_job(tmp_path, tiny_student, server.base_url, teacher={"engine": "vllm"}, generation=generation)
+        of_run = run(job, tmp_path / "run")
+        asked = len(server.prompts)
+        training = training_of(tmp_path / "run")
+        assert asked == training["train_texts"] + training["validation_texts"]
+        assert training["train_untaught"] == []
+        # What was paid for survives: the store may go, the journal has the replies.
+        shutil.rmtree(tmp_path / "run" / "signals")
+        assert done(run(job, tmp_path / "run"))[0] == "capture"
+        assert len(server.prompts) == asked
+    assert done(of_run)[-2:] == ["capture", "train"]
 
 
 def test_an_endpoint_that_tells_nothing_ends_the_job_with_the_reason(tiny_student: Path, tmp_path: Path) -> None:
@@ -158,8 +186,6 @@ def test_a_teacher_that_is_read_along_with_has_to_fit_into_memory(tiny_student: 
 
 def renumbered(model: Path, folder: Path) -> Path:
     """The same model under a tokenizer in which two tokens have changed their numbers: as wide as before, and another."""
-    import shutil
-
     shutil.copytree(model, folder)
     file = folder / "tokenizer.json"
     settings = orjson.loads(file.read_bytes())

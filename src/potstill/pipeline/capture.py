@@ -2,21 +2,21 @@
 
 In: curated/ and the teacher. Jobs have this stage whose training compares distributions, unless the teacher runs beside the
 student. Out: a store under signals/, for all epochs and all students; texts that it holds are not read again. Cost: one pass of
-the teacher over each text. A teacher behind an endpoint told its probabilities with its answers, which costs nothing more.
+the teacher over each text. A teacher behind an endpoint told its probabilities with its answers, which costs nothing more; one
+that vLLM or SGLang serves is asked about texts that it did not write so.
 """
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from potstill.errors import JobFailedError
-from potstill.inference import Journal, model_identity
+from potstill.inference import model_identity
 from potstill.pipeline.lessons import lessons_of
 from potstill.pipeline.stage import Context
 from potstill.pipeline.teaching import header_of, view_of
+from potstill.pipeline.told import keep_told
 
 if TYPE_CHECKING:
     from potstill.signals.capture import CaptureProgress
@@ -49,7 +49,7 @@ class Capture:
         header = header_of(context.job.training, view)
         with SignalStore(context.folder.signals / header.folder_name, header, writable=True) as store:
             if context.teacher_weights.served:
-                added, without = self._told(context, store, view)
+                added, without = keep_told(context, store, view)
             else:
                 added, without = self._read(context, store, view), 0
         context.progress.say(f"signals: {added} texts captured" + (f", {without} without any" if without else ""))
@@ -82,33 +82,6 @@ class Capture:
             context.progress.end()
             del teacher
             give_back_memory()  # the student's training needs it
-
-    def _told(self, context: Context, store: SignalStore, view: TeacherView) -> tuple[int, int]:
-        """What stands in the journal beside the answers; gives how many texts have it now, and how many cannot."""
-        from potstill.signals.endpoint import signals_of
-        from potstill.signals.records import Record
-        from potstill.signals.token_bytes import TokenBytes
-        from potstill.signals.top_k import TopKEncoding
-
-        encoding, without = store.encoding, Counter[str]()
-        assert isinstance(encoding, TopKEncoding)  # what else could be asked for is refused by `potstill check`
-        rows = ((row, view.texts(row, all_turns=all_turns)) for row, all_turns in lessons_of(context))
-        incomplete = ((row, texts) for row, texts in rows if store.missing(text.key for text in texts))
-        added = 0
-        with Journal(context.folder.journal / "generate") as journal:
-            for text, signal in signals_of(journal, incomplete, TokenBytes(view.tokenizer), without):
-                if store.missing([text.key]):
-                    store.append([Record(text.key, len(signal), encoding.pack_told(signal))])
-                    added += 1
-        for reason, count in without.most_common():
-            context.progress.say(f"signals: {count} texts have none: {reason}")
-        if not len(store):
-            raise JobFailedError(
-                "the teacher told no probabilities that the student could learn from", where="journal/generate",
-                found="; ".join(f"{count} texts: {reason}" for reason, count in without.most_common()),
-                hint="training.method: sft learns from the answers alone",
-            )
-        return added, without.total()
 
     def outputs(self, context: Context) -> Iterable[Path]:
         return sorted(path for path in context.folder.signals.glob("*/*") if path.is_file() and path.name != "lock")
