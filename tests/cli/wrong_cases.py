@@ -107,8 +107,9 @@ WRONG = {
     "name that is no name": Wrong("letters, digits", "job.yaml", job=JOB + "name: a/b\n"),
     "unknown format": Wrong("'gguf:q8_0'", "job.yaml", job=JOB + "export: [gguf:q3_k]\n"),
     "unknown metric": Wrong("sparkle", "evaluation.metrics", job=JOB + "evaluation: {metrics: [sparkle]}\n"),
-    "method not built": Wrong("nothing else is built yet", "job.yaml", job=JOB + "training: {method: kd}\n"),
-    "loss not built": Wrong("'training.loss.forward_kl'", "job.yaml", job=JOB + "training: {loss: {forward_kl: 1}}\n"),
+    "unknown method": Wrong("'sft' or 'kd'", "job.yaml", job=JOB + "training: {method: rl}\n"),
+    "unknown loss": Wrong("'training.loss.kl'", "job.yaml", job=JOB + "training: {loss: {kl: 1}}\n"),
+    "loss without its method": Wrong("needs method: kd", "job.yaml", job=JOB + "training: {loss: {forward_kl: 1}}\n"),
     "budget without a price": Wrong(
         "needs the teacher's price", "generation.budget_usd", job=teacher(DEAD_ENDPOINT) + "generation: {budget_usd: 5}\n"
     ),

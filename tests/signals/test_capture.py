@@ -101,8 +101,8 @@ def test_the_order_of_texts_changes_nothing(form: str, live: LiveTeacher, tmp_pa
 
 
 def test_a_killed_capture_goes_on_and_ends_with_the_same_bytes(live: LiveTeacher, tmp_path: Path) -> None:
-    command = [sys.executable, str(Path(__file__).with_name("capturing.py")), str(tmp_path / "killed"), "top_k"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+    command = [sys.executable, "-m", "signals.capturing", str(tmp_path / "killed"), "top_k"]
+    with subprocess.Popen(command, cwd=Path(__file__).parents[1], stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         for _ in range(2):
             done = int(process.stdout.readline())

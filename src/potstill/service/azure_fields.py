@@ -33,7 +33,7 @@ INFERENCE_PARAMETERS = {
 }
 SECTIONS = ("generation", "curation", "training", "evaluation", "export")
 # Training methods in which the student is compared with the teacher's distribution, softened by training.temperature.
-_COMPARES_DISTRIBUTIONS = ("kd",)
+_COMPARES_DISTRIBUTIONS = ("kd", "on_policy")
 _NOT_SENT = "not sent to the teacher; generation has temperature, top_p and max_tokens"
 _UNUSED_INFERENCE = {"frequency_penalty": _NOT_SENT, "presence_penalty": _NOT_SENT, "stop": _NOT_SENT}
 _CONNECTION = (
