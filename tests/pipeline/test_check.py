@@ -353,3 +353,12 @@ def test_a_tracker_that_is_not_installed_is_named(tmp_path: Path) -> None:
     error = look(tmp_path, training={"trackers": ["trackio"]})["installed"].error
     assert error is not None
     assert (error.found, error.hint) == ("trackio", "pip install trackio")
+
+
+def test_a_launch_file_that_is_not_there_is_named(tmp_path: Path) -> None:
+    write_rows(tmp_path)
+    error = look(tmp_path, training={"launch": "fsdp.yaml"})["installed"].error
+    assert error is not None
+    assert (error.what, error.where) == ("the launch file (training.launch) does not exist", str(tmp_path / "fsdp.yaml"))
+    with pytest.raises(InputError, match="leave out 'processes'"):
+        look(tmp_path, training={"launch": "fsdp.yaml", "processes": 2})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 import subprocess
 import sys
 import time
@@ -26,7 +27,7 @@ from potstill.pipeline.progress import Silent
 from potstill.pipeline.stage import Context
 from potstill.pipeline.train import Train
 from potstill.rows import Message, Row, write_rows
-from potstill.spec import JobSpec
+from potstill.spec import JobSpec, TrainingSpec
 from potstill.training.launching import Launch, launch_of, run_together
 
 pytestmark = pytest.mark.skipif(torch.cuda.is_available(), reason="two processes would share the GPU")
@@ -127,6 +128,50 @@ def test_distributions_are_learnt_as_by_one_process_and_go_on_after_a_stop(
     assert told(together)[0][2].keys() == {"ce", "forward_kl", "agreement"}
 
 
+FSDP = """
+compute_environment: LOCAL_MACHINE
+distributed_type: FSDP
+fsdp_config:
+  fsdp_auto_wrap_policy: TRANSFORMER_BASED_WRAP
+  fsdp_cpu_ram_efficient_loading: true
+  fsdp_reshard_after_forward: true
+  fsdp_state_dict_type: SHARDED_STATE_DICT
+  fsdp_version: 2
+machine_rank: 0
+main_process_port: {port}
+mixed_precision: 'no'
+num_machines: 1
+num_processes: 2
+"""
+# accelerate splits weights over GPUs alone; what it does there works on processors too, once it takes them for such.
+TAKEN_FOR_GPUS = """
+import os
+if "RANK" in os.environ:
+    from accelerate.state import DistributedType, PartialState
+    PartialState._prepare_backend = lambda self, *given, **named: ("gloo", DistributedType.MULTI_GPU)
+"""
+
+
+@pytest.mark.minutes
+def test_split_weights_learn_the_same_and_go_on_after_a_stop(
+    tmp_path: Path, teacher: Path, tiny_student: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        (tmp_path / "fsdp.yaml").write_text(FSDP.format(port=listener.getsockname()[1]))
+    (tmp_path / "sitecustomize.py").write_text(TAKEN_FOR_GPUS)
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(tmp_path), *sys.path]))
+    monkeypatch.setenv("ACCELERATE_TORCH_DEVICE", "cpu")
+    alone, together, launch = tmp_path / "alone", tmp_path / "together", {"launch": str(tmp_path / "fsdp.yaml")}
+    Train().run(context_of(alone, teacher, tiny_student, ALONE), "f")
+    with pytest.raises(JobCanceledError):
+        Train().run(context_of(together, teacher, tiny_student, launch, canceled=True), "f")
+    checkpoint = together / "student" / "checkpoints" / "checkpoint-1"
+    assert {"pytorch_model_fsdp.bin", "optimizer.bin", "model.safetensors"} <= {file.name for file in checkpoint.iterdir()}
+    Train().run(context_of(together, teacher, tiny_student, launch), "f")
+    assert_same(together, alone, steps=6)
+
+
 def test_the_processes_end_with_the_one_that_started_them(tmp_path: Path) -> None:
     """A launcher of one process is what the guard and the workers see of any."""
     (tmp_path / "lasting.py").write_text(
@@ -156,22 +201,24 @@ def wait_for(is_so: Any, within_s: float = 60.0) -> None:
 
 
 def test_what_ends_without_a_word_leaves_its_last_ones(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "falling.py").write_text("raise RuntimeError('fell over')\n")
+    (tmp_path / "falling.py").write_text("print('a word of its own', flush=True)\nraise RuntimeError('fell over')\n")
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(tmp_path), *sys.path]))
     monkeypatch.setattr(Launch, "command", lambda self, module, argument: [sys.executable, "-m", module])
     with pytest.raises(JobFailedError) as caught:
         run_together("falling", tmp_path / "r.json", Launch(1, True), tmp_path / "log", print, lambda: False)
     assert caught.value.found == "RuntimeError: fell over"
     assert caught.value.where == str(tmp_path / "log")
+    assert "a word of its own" in (tmp_path / "log").read_text()
 
 
-def test_one_process_stays_here_and_a_launch_file_has_to_be_there(tmp_path: Path) -> None:
-    from potstill.spec import TrainingSpec
-
+def test_one_process_stays_here_and_a_launch_file_is_of_this_machine(tmp_path: Path) -> None:
     assert launch_of(TrainingSpec()) is None
-    with pytest.raises(InputError, match="not there"):
+    with pytest.raises(InputError, match="does not exist"):
         launch_of(TrainingSpec(launch=str(tmp_path / "absent.yaml")))
-    (tmp_path / "own.yaml").touch()
+    (tmp_path / "own.yaml").write_text("num_machines: 2")
+    with pytest.raises(InputError, match="started on one machine"):
+        launch_of(TrainingSpec(launch=str(tmp_path / "own.yaml")))
+    (tmp_path / "own.yaml").write_text("num_machines: 1")
     launch = launch_of(TrainingSpec(launch=str(tmp_path / "own.yaml")))
     assert launch is not None
     assert launch.command("module", "r.json")[1:5] == [

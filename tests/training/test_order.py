@@ -39,3 +39,11 @@ def test_batches_do_not_come_by_length() -> None:
 
 def test_fewer_rows_than_a_batch() -> None:
     assert sorted(GroupedByLength([5, 6, 7], 8, seed=0)) == [0, 1, 2]
+
+
+def test_processes_that_take_turns_share_what_one_would_take() -> None:
+    """203 rows are 26 batches of 8; three processes take 9 each, and fillers make the last ones whole."""
+    alone, shared = (list(GroupedByLength(LENGTHS, 8, seed=3, processes=count)) for count in (1, 3))
+    assert shared[: len(alone)] == alone
+    assert shared[len(alone) :] == list(range(203, 9 * 3 * 8))
+    assert GroupedByLength(LENGTHS, 8, seed=3, processes=3).fillers == 9 * 3 * 8 - 203

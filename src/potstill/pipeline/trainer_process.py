@@ -49,13 +49,16 @@ def _train(path: Path, out: IO[bytes]) -> None:
     from potstill.pipeline.teaching import teaching_of
     from potstill.pipeline.together import Assignment, train
 
+    # Weights in the hub's layout, and a state that is read without unpickling; the backend depends on it.
+    os.environ["FSDP_STATE_DICT_TYPE"] = "FULL_STATE_DICT"
     on_cpu = parse_flag_from_env("ACCELERATE_USE_CPU")
     state = PartialState(on_cpu, timeout=_PATIENCE)  # picks this process's GPU, where a teacher beside the student goes, too
     started = int(os.environ.get("WORLD_SIZE", "1"))
     if state.num_processes != started:
         raise InputError(
             "the processes do not find each other", where="training.launch", found=f"{started} were started",
-            expected="a configuration that fits this machine", hint="on a machine without GPUs it needs use_cpu: true",
+            expected="a configuration that fits this machine",
+            hint="accelerate's own ways need GPUs; without any, training.processes: 2 trains in two processes",
         )
     work = Assignment.read(path)
 

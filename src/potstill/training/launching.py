@@ -12,7 +12,7 @@ import queue
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
@@ -23,6 +23,7 @@ import psutil
 from potstill.errors import InputError, JobFailedError, MissingExtraError, PotstillError, error_of
 from potstill.inference import guard
 from potstill.spec import TrainingSpec
+from potstill.yaml_files import read_mapping
 
 OnEvent = Callable[[str, dict[str, Any]], None]
 STOP = "stop"  # a file of this name beside the request asks the processes to stop
@@ -53,7 +54,7 @@ def launch_of(spec: TrainingSpec) -> Launch | None:
 
     Raises:
         MissingExtraError: torch or accelerate is not installed.
-        InputError: there are fewer GPUs than processes, or no such file.
+        InputError: there are fewer GPUs than processes, or the file is no configuration of one machine.
     """
     try:
         import accelerate  # noqa: F401
@@ -61,12 +62,7 @@ def launch_of(spec: TrainingSpec) -> Launch | None:
     except ImportError as error:
         raise MissingExtraError("train", error.name or "torch") from error
     if spec.launch is not None:
-        if not Path(spec.launch).is_file():
-            raise InputError(
-                "accelerate's configuration is not there", where="training.launch", found=spec.launch,
-                hint="accelerate config --config_file FILE writes one",
-            )
-        return Launch(file=Path(spec.launch))
+        return _launch_by(Path(spec.launch))
     gpus = torch.cuda.device_count()
     processes = max(gpus, 1) if spec.processes == "auto" else spec.processes
     if 0 < gpus < processes:
@@ -77,15 +73,28 @@ def launch_of(spec: TrainingSpec) -> Launch | None:
     return Launch(processes, on_cpu=gpus == 0) if processes > 1 else None
 
 
+def _launch_by(file: Path) -> Launch:
+    given = read_mapping(
+        file, what="the launch file (training.launch)", expected="what accelerate config writes",
+        hint=f"accelerate config --config_file {file.name} writes one",
+    )
+    if given.get("num_machines", 1) != 1:
+        raise InputError(
+            "a training is started on one machine", where=f"{file}, key 'num_machines'", found=str(given["num_machines"]),
+            expected="1",
+        )
+    return Launch(file=file)
+
+
 def run_together(
     module: str, request: Path, launch: Launch, log: Path, on_event: OnEvent, should_stop: Callable[[], bool]
 ) -> Mapping[str, Any]:
     """Run `python -m module request` in all processes; what the first gives as its result.
 
     Args:
-        module: Writes to stdout, in the first process, {"event": kind, "values": {...}} and at last {"result": {...}}; stops
-            where a file `STOP` appears beside the request, and leaves errors there (`error_file`).
-        log: Gets what else is printed.
+        module: Writes to stdout, in the first process, {"event": kind, "values": {...}} and at last {"result": {...}}, each a
+            line; stops where a file `STOP` appears beside the request, and leaves errors there (`error_file`).
+        log: Gets what else is printed, by launchers on stdout too.
         should_stop: Asked about twice a second.
 
     Raises:
@@ -93,24 +102,28 @@ def run_together(
         JobFailedError: a process ended without a word.
     """
     log.parent.mkdir(parents=True, exist_ok=True)
-    with log.open("wb") as output:
+    result: Mapping[str, Any] | None = None
+    log.unlink(missing_ok=True)
+    with log.open("ab", buffering=0) as output:
         team = subprocess.Popen(
             [sys.executable, "-I", str(guard.__file__), *launch.command(module, str(request))], stdin=subprocess.PIPE,
             stdout=subprocess.PIPE, stderr=output, start_new_session=True, env=_environment(launch),
         )
-    assert team.stdin is not None
-    assert team.stdout is not None
-    result: Mapping[str, Any] | None = None
-    try:
-        for told in _lines(team.stdout, lambda: _ask_to_stop(request, should_stop)):
-            if "event" in told:
-                on_event(told["event"], told["values"])
-            else:
-                result = told["result"]
-    finally:
-        team.stdin.close()  # where they are not done, the guard ends them
-        code = team.wait()
-        team.stdout.close()
+        assert team.stdin is not None
+        assert team.stdout is not None
+        try:
+            for line in _lines(team.stdout, lambda: _ask_to_stop(request, should_stop)):
+                if line.startswith(b'{"event":'):
+                    told = orjson.loads(line)
+                    on_event(told["event"], told["values"])
+                elif line.startswith(b'{"result":'):
+                    result = orjson.loads(line)["result"]
+                else:
+                    output.write(line)
+        finally:
+            team.stdin.close()  # where they are not done, the guard ends them
+            code = team.wait()
+            team.stdout.close()
     if code != 0 or result is None:
         raise _failure(request.parent, log, code)
     return result
@@ -122,12 +135,13 @@ def error_file(folder: Path, process: int) -> Path:
 
 
 def _environment(launch: Launch) -> dict[str, str]:
-    """Processes of one machine share its cores, of which torch's launcher would give one to each."""
-    if launch.file is not None:
-        return dict(os.environ)
-    cores = psutil.cpu_count(logical=False) or 1
-    own = {"OMP_NUM_THREADS": str(max(1, cores // launch.processes)), **os.environ}
-    return {**own, "ACCELERATE_USE_CPU": str(launch.on_cpu).lower()}
+    """Processes of one machine share its cores, of which torch's launcher would give one to each; checkpoints run no code."""
+    environment = {**os.environ, "TORCH_FORCE_WEIGHTS_ONLY_LOAD": "1"}
+    if launch.file is None:
+        cores = psutil.cpu_count(logical=False) or 1
+        environment.setdefault("OMP_NUM_THREADS", str(max(1, cores // launch.processes)))
+        environment["ACCELERATE_USE_CPU"] = str(launch.on_cpu).lower()
+    return environment
 
 
 def _ask_to_stop(request: Path, should_stop: Callable[[], bool]) -> None:
@@ -135,8 +149,8 @@ def _ask_to_stop(request: Path, should_stop: Callable[[], bool]) -> None:
         (request.parent / STOP).touch()
 
 
-def _lines(stream: IO[bytes], between: Callable[[], None]) -> Any:
-    """The JSON objects of a stream, one a line; `between` is called after each, and while there is none."""
+def _lines(stream: IO[bytes], between: Callable[[], None]) -> Iterator[bytes]:
+    """The lines of a stream; `between` is called after each, and while there is none."""
     lines: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()
 
     def read() -> None:
@@ -153,7 +167,7 @@ def _lines(stream: IO[bytes], between: Callable[[], None]) -> Any:
             continue
         if line is None:
             return
-        yield orjson.loads(line)
+        yield line
         between()
 
 

@@ -127,13 +127,6 @@ class StudentTrainer(Trainer):  # type: ignore[misc]
         if not finished or self.was_stopped:  # nothing goes on from the last one, and these take twice the room of the weights
             super()._save_optimizer_and_scheduler(output_dir)
 
-    def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
-        """As the Trainer does, and also where weights are split over processes whole and in the hub's layout."""
-        if self.is_fsdp_enabled:
-            self._save(output_dir, state_dict=self.accelerator.get_state_dict(self.model))
-        else:
-            super().save_model(output_dir, _internal_call)
-
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
         super()._load_from_checkpoint(resume_from_checkpoint, model)
         if self._objective.layers is not None:

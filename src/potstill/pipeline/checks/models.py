@@ -119,6 +119,10 @@ def look_at_extras(seen: Seen) -> Iterator[Told]:
             hint=f"pip install {name}",
         )
     if not missing and not trackers:
+        if seen.trains and (job.training.launch is not None or job.training.processes not in ("auto", 1)):
+            from potstill.training.launching import launch_of
+
+            launch_of(job.training)  # looks for the GPUs and the file
         yield "all that this job needs"
 
 
