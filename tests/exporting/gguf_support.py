@@ -7,8 +7,7 @@ import inspect
 import json
 import textwrap
 import urllib.request
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,8 @@ from typing import Any
 import torch
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
+
+from threads import one_thread
 
 # Real prose and code to train small vocabularies on: what the standard library says about itself.
 CORPUS = inspect.getsource(argparse) + inspect.getsource(textwrap) + (argparse.__doc__ or "")
@@ -177,14 +178,6 @@ class LlamaCpp:
         with urllib.request.urlopen(request, timeout=30) as response:
             tokens: list[int] = json.load(response)["tokens"]
         return tokens
-
-
-@contextmanager
-def one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @dataclass

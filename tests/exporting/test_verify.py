@@ -12,7 +12,7 @@ import orjson
 import pytest
 from safetensors.torch import load_file, save_file
 
-from exporting.gguf_support import TEXTS, LlamaCpp, one_thread
+from exporting.gguf_support import TEXTS, LlamaCpp
 from potstill.catalog import ResolvedModel
 from potstill.exporting import Comparison, verify_export
 from potstill.exporting.gguf import export_gguf
@@ -21,6 +21,7 @@ from potstill.inference.protocol import MalformedReplyError, RawReply, Request
 from potstill.rows import Message, read_rows
 from potstill.student import build_student
 from potstill.templates import ChatTemplate
+from threads import one_thread
 
 Prompts = list[tuple[Message, ...]]
 

@@ -12,12 +12,13 @@ import pytest
 from loopback import Messages, serve_in_thread
 from pipeline.jobs import events
 from pipeline.test_check import look, student_folder, write_rows
-from pipeline.test_correct import job_of, one_thread
+from pipeline.test_correct import job_of
 from potstill.errors import JobFailedError
 from potstill.pipeline.progress import Silent
 from potstill.pipeline.run import run_job
 from potstill.spec import JobSpec
 from telling import TellingEndpoint, TellingTeacher
+from threads import one_thread
 
 pytest.importorskip("xllamacpp")
 KD = {"method": "kd", "num_epochs": 1, "batch_size": 8, "learning_rate": 1e-2}

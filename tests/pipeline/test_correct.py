@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import orjson
 import pytest
-import torch
 import yaml
 
 from pipeline.jobs import events, start_cli, write_rows_file
@@ -25,6 +22,7 @@ from potstill.pipeline.progress import Silent
 from potstill.pipeline.run import run_job, stages_of
 from potstill.pipeline.stage import Context
 from potstill.spec import JobSpec, parse_job
+from threads import one_thread
 
 pytest.importorskip("xllamacpp")
 # A word says what the answer is, so often that even a tiny model sees it.
@@ -44,15 +42,6 @@ def job_of(folder: Path, model: Path, rows: list[dict[str, Any]] = ROWS, **value
         "training": {"num_epochs": 1, "batch_size": 8}, "evaluation": {"models": ["teacher"]}, "export": [],
     }
     return parse_job({**base, **values}, source="job.yaml", folder=folder, default_name="bicycles")
-
-
-@contextmanager
-def one_thread() -> Iterator[None]:
-    """Sums of floats depend on how many threads share them."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,6 @@ from safetensors.torch import load_file
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from pipeline.jobs import events
-from pipeline.test_correct import one_thread
 from potstill.errors import InputError, JobCanceledError, JobFailedError
 from potstill.pipeline.capture import Capture
 from potstill.pipeline.events import EventLog
@@ -29,6 +28,7 @@ from potstill.pipeline.train import Train
 from potstill.rows import Message, Row, write_rows
 from potstill.spec import JobSpec, TrainingSpec
 from potstill.training.launching import Launch, launch_of, run_together
+from threads import one_thread
 
 pytestmark = pytest.mark.skipif(torch.cuda.is_available(), reason="two processes would share the GPU")
 COMMON = {"learning_rate": 1e-2, "batch_size": 2, "num_epochs": 2, "early_stopping_patience": 0}

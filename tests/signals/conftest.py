@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from transformers import AutoModelForCausalLM, LlamaConfig
+from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig
+
+from potstill.quiet import quiet_transformers
+from potstill.templates import ChatTemplate
+from telling import TellingTeacher
 
 VOCABULARY = 300
 TINY = {
@@ -25,3 +30,13 @@ def tiny_network(config: type[Any] = LlamaConfig, **more: Any) -> Any:
 @pytest.fixture(scope="session")
 def network() -> Any:
     return tiny_network()
+
+
+@pytest.fixture(scope="session")
+def teacher(tiny_student: Path) -> TellingTeacher:
+    """The tiny student as a teacher that tells its log-probabilities over HTTP."""
+    with quiet_transformers():
+        network = AutoModelForCausalLM.from_pretrained(tiny_student).float().eval()
+        network.model.norm.weight.data *= 12  # peaked, as a trained model's distributions are
+        tokenizer = AutoTokenizer.from_pretrained(tiny_student)
+    return TellingTeacher(network, tokenizer, ChatTemplate.from_folder(tiny_student))

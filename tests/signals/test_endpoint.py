@@ -14,7 +14,7 @@ import pytest
 pytest.importorskip("torch")
 
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoModelForCausalLM
 
 from inference.tiny_models import chat_tokenizer, write_gguf
 from loopback import Messages, serve_in_thread
@@ -49,15 +49,6 @@ Pairs = list[tuple[Row, list[TokenisedRow]]]
 
 def answer(messages: Messages) -> str:
     return next(text for word, text in ANSWERS.items() if word in messages[-1]["content"])
-
-
-@pytest.fixture(scope="session")
-def teacher(tiny_student: Path) -> TellingTeacher:
-    with quiet_transformers():
-        network = AutoModelForCausalLM.from_pretrained(tiny_student).float().eval()
-        network.model.norm.weight.data *= 12  # peaked, as a trained model's distributions are
-        tokenizer = AutoTokenizer.from_pretrained(tiny_student)
-    return TellingTeacher(network, tokenizer, ChatTemplate.from_folder(tiny_student))
 
 
 @pytest.fixture(scope="session")

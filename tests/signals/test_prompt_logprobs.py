@@ -12,7 +12,6 @@ import pytest
 pytest.importorskip("torch")
 
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from exporting.gguf_support import byte_level_tokenizer
 from loopback import completion, serve_in_thread
@@ -20,26 +19,15 @@ from potstill.catalog.model import ResolvedModel
 from potstill.errors import InputError
 from potstill.inference.endpoint import EndpointEngine
 from potstill.inference.protocol import MalformedReplyError, RawReply
-from potstill.quiet import quiet_transformers
 from potstill.signals.prompt_engine import PromptEngine
 from potstill.signals.prompt_logprobs import PromptLogprobs
 from potstill.signals.signal import TopK
 from potstill.signals.token_bytes import TokenBytes
-from potstill.templates import ChatTemplate
 from potstill.training.collator import TokenisedRow
 from telling import TellingEndpoint, TellingTeacher
 
 TOP = 8
 TEXTS = ("The gull 🦜 flies.", "Paris is the capital of France.", "Naïve 你好 cafés are few.")
-
-
-@pytest.fixture(scope="module")
-def teacher(tiny_student: Path) -> TellingTeacher:
-    with quiet_transformers():
-        network = AutoModelForCausalLM.from_pretrained(tiny_student).float().eval()
-        network.model.norm.weight.data *= 12  # peaked, as a trained model's distributions are
-        tokenizer = AutoTokenizer.from_pretrained(tiny_student)
-    return TellingTeacher(network, tokenizer, ChatTemplate.from_folder(tiny_student))
 
 
 @pytest.fixture(scope="module")

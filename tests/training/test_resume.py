@@ -7,7 +7,6 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -19,19 +18,11 @@ from potstill.rows import Row, write_rows
 from potstill.spec import AdapterSpec, TrainingSpec
 from potstill.training import TrainingResult, train_student, watch
 from potstill.training.checkpoints import checkpoint_path, mark_complete
+from threads import one_thread
 
 SPEC = TrainingSpec(learning_rate=1e-2, batch_size=4, num_epochs=3, early_stopping_patience=0)  # as in killable.py
 ADAPTER = AdapterSpec(r=4, dropout=0.2)  # dropout draws random numbers, so their state must come back too
 Rows = tuple[list[Row], list[Row]]
-
-
-@contextmanager
-def one_thread() -> Iterator[None]:
-    """Sums of floats depend on how many threads share them."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 @pytest.fixture(autouse=True)
