@@ -185,6 +185,17 @@ def test_a_teacher_that_is_read_along_with_has_to_fit_into_memory(tiny_student: 
         assert error is None or error.what == "the teacher does not fit into memory with all its weights"
 
 
+def test_a_teacher_that_caps_its_logits_is_found_before_anything_is_paid_for(tiny_student: Path, tmp_path: Path) -> None:
+    write_rows(tmp_path)
+    capped = Path(shutil.copytree(tiny_student, tmp_path / "capped"))
+    config = orjson.loads((capped / "config.json").read_bytes())
+    (capped / "config.json").write_bytes(orjson.dumps({**config, "final_logit_softcapping": 30.0}))
+    for training, refused in ((KD, True), ({}, False)):
+        found = look(tmp_path, teacher={"path": str(capped)}, student={"path": str(tiny_student)}, training=training)
+        errors = [one.error for subject, one in found.items() if subject == "signals" and one.error is not None]
+        assert [error.found for error in errors] == (["final_logit_softcapping: 30.0"] if refused else [])
+
+
 def renumbered(model: Path, folder: Path) -> Path:
     """The same model under a tokenizer in which two tokens have changed their numbers: as wide as before, and another."""
     shutil.copytree(model, folder)

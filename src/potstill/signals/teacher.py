@@ -19,6 +19,7 @@ from potstill.catalog.model import ResolvedModel
 from potstill.errors import InputError
 from potstill.inference import model_identity
 from potstill.quiet import quiet_transformers
+from potstill.signals.caps import cap_of, not_linear
 from potstill.signals.signal import Dense
 from potstill.signals.source import TargetBatch
 from potstill.student.attention import attention_is_told
@@ -27,7 +28,6 @@ from potstill.student.load import open_model
 from potstill.student.processor import multiplies_bfloat16
 from potstill.student.shrink import decoder_layers
 
-_CAPS = ("final_logit_softcapping", "logits_soft_cap", "softcap")  # under which models name a cap on their logits
 _PROBE_TOKENS = 8
 _SAME = 1e-3  # by how much logits may differ, relative to the largest, and still count as the head's own
 
@@ -153,9 +153,9 @@ def _scale_after_head(network: Any, weight: torch.Tensor, bias: torch.Tensor | N
     So it is measured, on a few tokens. A factor can be folded into the hidden states where the head has no bias.
     """
     config = network.config.get_text_config()
-    capped = next((name for name in _CAPS if getattr(config, name, None)), None)
+    capped = cap_of(config.to_dict())
     if capped is not None:
-        raise _not_linear(f"{capped}: {getattr(config, capped)}")
+        raise not_linear(capped)
     tokens = torch.arange(min(_PROBE_TOKENS, config.vocab_size), device=weight.device)[None]
     with torch.no_grad():
         states = network.get_decoder()(input_ids=tokens, use_cache=False).last_hidden_state
@@ -166,18 +166,10 @@ def _scale_after_head(network: Any, weight: torch.Tensor, bias: torch.Tensor | N
     if abs(scale - 1.0) <= tolerance:
         scale = 1.0
     elif bias is not None:
-        raise _not_linear(f"logits {scale:g} times those of its head, which has a bias")
+        raise not_linear(f"logits {scale:g} times those of its head, which has a bias")
     if not (told - scale * ours).abs().max() <= tolerance * told.abs().max():
-        raise _not_linear(f"logits other than its head's ({type(network).__name__})")
+        raise not_linear(f"logits other than its head's ({type(network).__name__})")
     return scale
-
-
-def _not_linear(found: str) -> InputError:
-    return InputError(
-        "this teacher changes its logits after the head, so its distributions cannot be made from its hidden states",
-        where="teacher", found=found, expected="logits that are a matrix times the last hidden state",
-        hint="train on its text alone (training.method: sft), or ask it through an endpoint that tells log-probabilities",
-    )
 
 
 def _keep(into: dict[int, torch.Tensor], index: int, positions: torch.Tensor) -> Any:

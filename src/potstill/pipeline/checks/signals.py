@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from importlib.util import find_spec
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 from potstill.catalog import ResolvedModel
 from potstill.errors import InputError
 from potstill.pipeline.checks.seen import Seen, Told, as_files
+from potstill.signals.caps import cap_of, not_linear
 from potstill.spec import TrainingSpec
 
 _PLACE = "key 'training.method' of the job file"
@@ -25,7 +27,12 @@ def look_at_signals(seen: Seen) -> Iterator[Told]:
             "the student can follow the probabilities of one teacher", where=_PLACE,
             found=f"kd, and {len(seen.teachers)} teachers", expected="one teacher", hint=_OR_ANSWERS,
         )
-    yield _told(seen.teacher, training) if seen.teacher.served else _vocabularies(seen.teacher, seen.student)
+    if seen.teacher.served:
+        yield _told(seen.teacher, training)
+        return
+    if (capped := _cap(seen.teacher)) is not None:
+        raise not_linear(capped)
+    yield _vocabularies(seen.teacher, seen.student)
 
 
 def _told(teacher: ResolvedModel, training: TrainingSpec) -> Told:
@@ -53,6 +60,13 @@ def _told(teacher: ResolvedModel, training: TrainingSpec) -> Told:
             expected="1.0",
         )
     return f"{teacher.name} is asked for the probabilities of its answers' tokens, which have to be the student's tokens"
+
+
+def _cap(teacher: ResolvedModel) -> str | None:
+    """The cap on its logits; that of a .gguf file shows when it is opened."""
+    files = as_files(teacher)
+    path = None if files is None or files.kind != "folder" or files.path is None else files.path / "config.json"
+    return None if path is None or not path.is_file() else cap_of(json.loads(path.read_text(encoding="utf-8")))
 
 
 def _vocabularies(teacher: ResolvedModel, student: ResolvedModel) -> Told:
