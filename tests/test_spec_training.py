@@ -41,6 +41,13 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "counts at two temperatures": (
         {"method": "kd", "temperature": [(0, 2), (0.5, 1)], "signal": {"encoding": "counts"}}, "drawn at one temperature",
     ),
+    "an encoding of what is not kept": (
+        {"method": "kd", "signal": {"source": "live", "encoding": "counts"}}, "'encoding' has no effect with source: live",
+    ),
+    "draws of what is not drawn": ({"method": "kd", "signal": {"draws": 20}}, "'draws' has no effect with encoding: top_k"),
+    "a mass of drawn tokens": (
+        {"method": "kd", "signal": {"encoding": "counts", "mass": 0.9}}, "'mass' has no effect with encoding: counts",
+    ),
     "a weight of 0": ({"loss": {"ce": 0}}, "leave it out"),
     "a course of zeros": ({"method": "kd", "loss": {"forward_kl": [(0, 0), (1, 0)]}}, "leave it out"),
     "a course that begins late": ({"method": "kd", "temperature": [(0.1, 1)]}, "begins at 0"),
@@ -53,9 +60,3 @@ def test_what_cannot_be_is_refused_with_the_reason(case: str) -> None:
     given, reason = REFUSED[case]
     with pytest.raises(ValidationError, match=reason):
         TrainingSpec.model_validate(given)
-
-
-def test_live_counts_are_no_matter_for_the_loss() -> None:
-    """Nothing is drawn where the teacher runs beside the student: how it would be kept does not count."""
-    given = {"method": "kd", "loss": {"jsd": 1}, "signal": {"source": "live", "encoding": "counts"}}
-    assert TrainingSpec.model_validate(given).compares_distributions

@@ -37,6 +37,16 @@ class SignalSpec(Section):
     draws: Annotated[int, Field(ge=1, le=4096)] = 50
     """How many tokens counts draws at each place."""
 
+    @model_validator(mode="after")
+    def _what_is_set_has_effect(self) -> SignalSpec:
+        kept = {"top_k": {"mass", "top"}, "counts": {"draws"}}
+        serving = {"source"} if self.source == "live" else {"source", "encoding", *kept[self.encoding]}
+        for name in type(self).model_fields:  # in the order of their declaration
+            if name not in serving and getattr(self, name) != type(self).model_fields[name].default:
+                where = "source: live, which keeps nothing" if self.source == "live" else f"encoding: {self.encoding}"
+                raise ValueError(f"{name!r} has no effect with {where}: leave it out")
+        return self
+
 
 class TrainingSpec(Section):
     """How the student learns."""
@@ -145,7 +155,7 @@ class TrainingSpec(Section):
     def _signal_serves_the_loss(self) -> TrainingSpec:
         if self.compares_layers and self.signal.source == "capture":
             raise ValueError("'loss': hidden and attention need the teacher beside the student: signal: {source: live}")
-        if self.signal.encoding == "counts" and self.signal.source == "capture":
+        if self.signal.encoding == "counts":
             if other := [name for name in self.loss if name in ON_DISTRIBUTIONS and name != "forward_kl"]:
                 raise ValueError(f"counts are unbiased for forward_kl alone, and 'loss' has {other[0]}: take encoding: top_k")
             if len(self.temperatures) > 1:

@@ -1,39 +1,10 @@
-"""Which losses go with which signals, and how weights and temperature change during a training."""
+"""How the weights and the temperature of losses change during a training."""
 
 from __future__ import annotations
 
 import pytest
 
-from potstill.training.losses.mix import LOSSES, SOFT_LOSSES, Encoding, Mix, MixSchedule, Schedule, refusal
-
-
-@pytest.mark.parametrize(
-    ("names", "encoding"),
-    [(LOSSES, "dense"), (("ce", *SOFT_LOSSES), "top_k"), (("ce", "forward_kl"), "counts"), (("ce", "hidden"), "hidden")],
-)
-def test_what_a_signal_serves_is_not_refused(names: tuple[str, ...], encoding: Encoding) -> None:
-    assert refusal(names, encoding, [2.0]) is None
-
-
-@pytest.mark.parametrize("name", [name for name in SOFT_LOSSES if name != "forward_kl"])
-def test_drawn_tokens_serve_forward_kl_alone(name: str) -> None:
-    why = refusal([name, "forward_kl"], "counts")
-    assert why is not None
-    assert why.startswith(f"{name} cannot be had from counts")
-    assert "forward_kl is linear" in why
-
-
-def test_drawn_tokens_serve_one_temperature() -> None:
-    why = refusal(["forward_kl"], "counts", [2.0, 1.0])
-    assert why == "counts serve only the temperature they were drawn at, and the training uses 1, 2"
-    assert refusal(["forward_kl"], "counts", [2.0, 2.0]) is None
-
-
-@pytest.mark.parametrize(("name", "encoding"), [("attention", "top_k"), ("hidden", "top_k"), ("attention", "hidden")])
-def test_layers_are_not_had_from_what_has_none(name: str, encoding: Encoding) -> None:
-    why = refusal(["ce", name], encoding)
-    assert why is not None
-    assert name in why
+from potstill.training.losses.mix import Mix, MixSchedule, Schedule
 
 
 def test_a_weight_goes_straight_from_point_to_point_and_is_constant_outside() -> None:

@@ -15,8 +15,8 @@ from typing import Any
 import torch
 
 from potstill.signals.products import Head, multiplied_by_the_faster_library
-from potstill.signals.signal import Dense, Signal, TopK
-from potstill.training.losses.mix import Mix, refusal
+from potstill.signals.signal import Counts, Dense, Signal
+from potstill.training.losses.mix import OF_COUNTS, Mix
 from potstill.training.losses.tile import Outcomes, Sums, Tile, overwrite_by_gradient, spans
 
 # Bytes of a tile of logits, and of the part of it for which intermediate results are made; with a dense teacher these are
@@ -122,8 +122,8 @@ def _comparison(
             raise ValueError(f"a signal at temperature {signal.temperature:g}, and losses at {mix.temperature:g}")
         teacher = signal.hidden.detach(), Head.of(signal.weight.detach(), signal.bias, vocabulary)
     else:
-        if why := refusal(mix.token_losses, "top_k" if isinstance(signal, TopK) else "counts"):
-            raise ValueError(why)
+        if isinstance(signal, Counts) and (unserved := [name for name in mix.token_losses if name not in OF_COUNTS]):
+            raise ValueError(f"counts are unbiased for forward_kl alone, not for {', '.join(unserved)}")
         teacher = Outcomes.of(signal, vocabulary)
     return _Comparison(target_ids, None if weights is None else weights.float(), teacher)
 

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Literal
 
 SOFT_LOSSES = ("forward_kl", "reverse_kl", "jsd", "skew_forward_kl", "skew_reverse_kl", "total_variation")
 TOKEN_LOSSES = ("ce", *SOFT_LOSSES)
@@ -14,38 +13,8 @@ LAYER_LOSSES = ("hidden", "attention")
 LOSSES = TOKEN_LOSSES + LAYER_LOSSES
 """Every loss, in the order in which figures about them are given."""
 
-Encoding = Literal["dense", "top_k", "counts", "hidden"]
-"""What there is of the teacher beside its text: itself, alongside; or what was captured of it before."""
-
-_SERVED: Mapping[str, tuple[str, ...]] = {
-    "dense": LOSSES,
-    "top_k": TOKEN_LOSSES,
-    "counts": ("ce", "forward_kl"),
-    "hidden": ("ce", "hidden"),
-}
-_WHY_NOT = {
-    "top_k": "captured are the likeliest tokens, not the teacher's layers",
-    "counts": "drawn tokens stand for the teacher's distribution on average, and only forward_kl is linear in it",
-    "hidden": "captured are hidden states, not the teacher's distributions",
-}
-
-
-def refusal(names: Collection[str], encoding: Encoding, temperatures: Collection[float] = ()) -> str | None:
-    """Why these losses cannot be computed from such a signal, in one sentence; None where they can.
-
-    Args:
-        names: Losses, of `LOSSES`.
-        encoding: What there is of the teacher.
-        temperatures: All temperatures that the training is to use.
-    """
-    refused = [name for name in LOSSES if name in names and name not in _SERVED[encoding]]
-    if refused:
-        served = ", ".join(_SERVED[encoding])
-        return f"{' and '.join(refused)} cannot be had from {encoding}: {_WHY_NOT[encoding]} (it serves {served})"
-    if encoding == "counts" and len(set(temperatures)) > 1:
-        listed = ", ".join(f"{value:g}" for value in sorted(set(temperatures)))
-        return f"counts serve only the temperature they were drawn at, and the training uses {listed}"
-    return None
+OF_COUNTS = ("ce", "forward_kl")
+"""What drawn tokens serve: they stand for the teacher's distribution on average, and no other loss is linear in it."""
 
 
 @dataclass(frozen=True, slots=True)
