@@ -217,6 +217,18 @@ def test_new_prompts_are_announced(tmp_path: Path) -> None:
     assert look(tmp_path, generation={"mode": "prompts", "prompts": {"wanted": 20}})["prompts"].text.startswith("none, unless")
 
 
+def test_the_price_counts_new_prompts_and_the_answers_to_them(tmp_path: Path, priced: str) -> None:
+    write_rows(tmp_path)
+    prompts = {"wanted": 100, "ways": ["persona"], "examples": 1, "max_tokens": 50}
+    generation = {"mode": "prompts", "max_tokens": 100, "prompts": prompts}
+    found = check_job(job(tmp_path, teacher=priced, generation=generation), ask_endpoint=True)
+    _own, written, answered = (finding.text for finding in found if finding.subject == "price")
+    assert written.startswith("new prompts, where each is kept at the first try, written by dear: 152 requests")
+    assert f"at most {152 * 50} answer tokens" in written
+    assert answered.startswith(f"answers to those by dear: 76 requests, about {76 * 14} prompt tokens")
+    assert f"at most {76 * 100} answer tokens" in answered
+
+
 def test_prompts_that_nobody_could_write_anew_are_refused(tmp_path: Path) -> None:
     rows = [{"question": f"Who rang bell {number}?", "context": f"Ann rang bell {number}."} for number in range(40)]
     (tmp_path / "rows.jsonl").write_bytes(b"".join(orjson.dumps(row) + b"\n" for row in rows))

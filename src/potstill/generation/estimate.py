@@ -135,11 +135,14 @@ class DryClient(Client):
             return found
         estimate.requests += 1
         estimate.most_answer_tokens += limit
-        estimate.prompt_tokens += sum(
-            limit if message.content == _UNKNOWN else self._counter.count(message.content) + MESSAGE_TOKENS
-            for message in request.messages
-        )
+        estimate.prompt_tokens += sum(self._prompt_tokens(message.content, limit) for message in request.messages)
         return Answer(request, Reply(_UNKNOWN, "stop", None, None, 0.0), None, from_journal=False)
+
+
+    def _prompt_tokens(self, content: str, limit: int) -> int:
+        """Of a message; an answer that is not there yet, alone or within it, counts as long as it may get."""
+        known = content.replace(_UNKNOWN, "")
+        return content.count(_UNKNOWN) * limit + (self._counter.count(known) + MESSAGE_TOKENS if known else 0)
 
 
 async def estimate_rows(rows: Iterable[Row], way: Way, strategy: Strategy, dry: Mapping[str, DryClient]) -> None:

@@ -136,6 +136,22 @@ async def grow_prompts(
     return grown
 
 
+async def ask_for_prompts(own: Sequence[Row], teacher: Teacher, task: Task, plan: Plan, count: int) -> list[Row]:
+    """Send the requests for the first `count` prompts and do no more with them: with a client that only counts, what writing
+    takes where each is kept.
+
+    Returns:
+        For each prompt the row after whose model it would be made.
+    """
+    seeds = sorted((row for row in own if task.why_no_model(row) is None), key=_content)
+    writer = _Writer(teacher, task, plan, seeds, (), 1)
+    have = dict.fromkeys(task.labels, 0) | Counter(row.references[0] for row in own if task.labels and row.references)
+    drawn = list(draw(range(count), seeds, (), ways=plan.ways, examples=plan.examples, have=have))
+    for wanted in drawn:
+        await writer.ask(wanted)
+    return [wanted.examples[0] for wanted in drawn]
+
+
 def _needed(grown: Grown, before: int, wanted: int) -> int:
     """How many prompts to ask for next, going by the share of those before that was kept."""
     share = (grown.kept - before) / grown.asked if grown.asked else 1.0
@@ -164,7 +180,7 @@ class _Writer:
 
         async def work() -> None:
             for wanted in queue:
-                written[wanted.number] = await self._ask(wanted)
+                written[wanted.number] = await self.ask(wanted)
                 on_prompt(grown.kept, grown.asked + len(written))
 
         await run_all(work() for _ in range(self._concurrency))
@@ -184,7 +200,8 @@ class _Writer:
         grown.rows += fresh
         return fresh
 
-    async def _ask(self, wanted: Wanted) -> _Written:
+    async def ask(self, wanted: Wanted) -> _Written:
+        """The one or two requests for a prompt."""
         if wanted.way == "grow":
             answer = await self._client.ask(self._request(wanted, prompt_request(wanted, self._task, None)))
             return _Written((answer,))

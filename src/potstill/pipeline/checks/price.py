@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from potstill.catalog import ResolvedModel, resolve
 from potstill.errors import InputError
 from potstill.generation import OneTeacher, Teacher, way_of
 from potstill.generation.estimate import DryClient, Estimate, TokenCounter, estimate_rows, tokenizer_of
+from potstill.generation.prompts import ask_for_prompts
 from potstill.inference.protocol import Sampling
 from potstill.inference.spending import dollars
 from potstill.pipeline.checks.seen import Seen, Told
+from potstill.pipeline.grow import check_models
 from potstill.pipeline.teachers import assignment_of
 from potstill.rows import Row
 
@@ -62,6 +64,32 @@ def look_at_price(seen: Seen) -> Iterator[Told]:
         whose = f"{teacher.name}: " if len(seen.teachers) > 1 else ""
         estimate = _estimate(teacher, learnt[teacher.name], measured, seen)
         yield whose + estimate.told(teacher)
+    yield from _of_new_prompts(seen)
+
+
+def _of_new_prompts(seen: Seen) -> Iterator[Told]:
+    """What it takes to write the rows that are wanted beyond the user's, and to answer them, by each teacher that does."""
+    job, own = seen.job, seen.splits["train"]
+    missing = job.generation.prompts.wanted - len(own)
+    if job.generation.mode != "prompts" or missing <= 0 or not check_models(own, seen.task):
+        return
+    writer = seen.teachers[0]
+    dry = DryClient(TokenCounter(tokenizer_of(writer)), local=not writer.served)
+    asked = ask_for_prompts(own, Teacher(writer.name, dry, Sampling(max_tokens=1)), seen.task, job.generation.prompts, missing)
+    learnt = _asked_to_learn(seen, asyncio.run(asked))
+    yield f"new prompts, where each is kept at the first try, written by {writer.name}: {dry.estimate.told(writer)}"
+    for teacher in seen.teachers:
+        yield f"answers to those by {teacher.name}: {_estimate(teacher, learnt[teacher.name], [], seen).told(teacher)}"
+
+
+def _asked_to_learn(seen: Seen, rows: Iterable[Row]) -> dict[str, list[Row]]:
+    """Rows as often as each teacher is asked for them, by its name."""
+    asked: dict[str, list[Row]] = {teacher.name: [] for teacher in seen.teachers}
+    assignment = assignment_of(seen.job.teachers, seen.teachers, seen.job.generation)
+    for row in rows:
+        for teacher in assignment.teachers(row):
+            asked[teacher.name] += [row] * seen.job.generation.samples
+    return asked
 
 
 def asked_rows(seen: Seen) -> tuple[dict[str, list[Row]], list[Row]]:
@@ -69,15 +97,11 @@ def asked_rows(seen: Seen) -> tuple[dict[str, list[Row]], list[Row]]:
 
     The rows to learn from as the strategy says; test rows without a gold answer once more, by the first teacher.
     """
-    job, teachers, test = seen.job, seen.teachers, seen.splits["test"]
-    asked: dict[str, list[Row]] = {teacher.name: [] for teacher in teachers}
-    assignment = assignment_of(job.teachers, teachers, job.generation)
-    for row in (*seen.splits["train"], *seen.splits["validation"]):
-        for teacher in assignment.teachers(row):
-            asked[teacher.name] += [row] * job.generation.samples
+    test = seen.splits["test"]
+    asked = _asked_to_learn(seen, (*seen.splits["train"], *seen.splits["validation"]))
     if any(row.reference is None for row in test):
-        asked[teachers[0].name] += test
-    return asked, test if "teacher" in job.evaluation.models else []
+        asked[seen.teacher.name] += test
+    return asked, test if "teacher" in seen.job.evaluation.models else []
 
 
 def _estimate(model: ResolvedModel, learnt: list[Row], measured: list[Row], seen: Seen) -> Estimate:

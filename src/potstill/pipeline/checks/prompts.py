@@ -20,7 +20,7 @@ def look_at_prompts(seen: Seen) -> Iterator[Told]:
         return
     yield (
         f"{models} of {len(own)} train rows are models for new ones; {missing} more are wanted, and up to "
-        f"{generation.prompts.tries} prompts asked for each: requests that the price does not count"
+        f"{generation.prompts.tries} prompts asked for each"
     )
 
 
