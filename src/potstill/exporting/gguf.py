@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
@@ -36,6 +36,11 @@ from potstill.exporting.gguf_tokenizer import read_vocabulary
 from potstill.gguf_metadata import read_metadata
 
 Quantization = Literal["f16", "q8_0"]
+
+DOWN_PROJECTIONS = ("ffn_down",)
+"""What suffers most from 8 bits: llama.cpp rounds to 8 bits what such a matrix is multiplied by too, and the products inside a
+gated feed-forward part, which are what these read, have outliers. Of a student of 8 layers that was little trained, the file
+lost 0.035 nats a token, and 0.003 with these in half precision, 11 % larger."""
 
 _FILE_TYPES = {"f16": gguf.LlamaFileType.MOSTLY_F16, "q8_0": gguf.LlamaFileType.MOSTLY_Q8_0}
 _Q8_0_BLOCK = gguf.GGML_QUANT_SIZES[gguf.GGMLQuantizationType.Q8_0][0]
@@ -72,6 +77,7 @@ def export_gguf(
     *,
     name: str,
     chat_template: str | None = None,
+    in_half: Collection[str] = (),
 ) -> GGUFExport:
     """Write the model of a folder as one GGUF file.
 
@@ -81,6 +87,7 @@ def export_gguf(
         quantization: How matrices are stored. `q8_0` leaves those whose rows are no multiple of 32 in half precision.
         name: What the file calls the model.
         chat_template: The Jinja template to store; by default the folder's own.
+        in_half: Kinds of matrices that stay in half precision, such as `DOWN_PROJECTIONS`.
 
     Raises:
         ExportError: The architecture, its rotary scaling or its tokenizer is none that llama.cpp computes alike, the
@@ -91,7 +98,7 @@ def export_gguf(
     family, dimensions, rope = check_architecture(config)
     with ExitStack() as open_files:
         weights = _open_weights(model_dir, open_files)
-        tensors = list(_plan(weights, family, dimensions, rope, quantization))
+        tensors = list(_plan(weights, family, dimensions, rope, quantization, in_half))
         rows = next(tensor.shape[0] for tensor in tensors if tensor.name == "token_embd.weight")
         vocabulary = read_vocabulary(model_dir, config, rows, chat_template)
         unfinished = out_file.with_name(f".{out_file.name}.{os.getpid()}.part")
@@ -191,6 +198,7 @@ def _plan(
     dimensions: families.Dimensions,
     rope: families.Rope,
     quantization: Quantization,
+    in_half: Collection[str] = (),
 ) -> Iterator[_Tensor]:
     """The tensors of the file, in the order of the checkpoint, none of them read yet."""
     _check_complete(weights, dimensions)
@@ -203,7 +211,8 @@ def _plan(
         file = weights[hub_name]
         shape = tuple(file.get_slice(hub_name).get_shape())
         heads = _heads_to_interleave(hub_name, dimensions) if family.rotates_neighbours else None
-        yield _Tensor(name, shape, _storage_type(shape, quantization), _reader(file, hub_name, heads))
+        stored_as = _storage_type(shape, "f16" if any(kind in name.split(".") for kind in in_half) else quantization)
+        yield _Tensor(name, shape, stored_as, _reader(file, hub_name, heads))
 
 
 def _check_complete(weights: dict[str, Any], dimensions: families.Dimensions) -> None:
