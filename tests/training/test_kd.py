@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 from safetensors import safe_open
-from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, LlamaForCausalLM
+from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaForCausalLM
 
 from potstill.errors import InputError, JobCanceledError
 from potstill.rows import Message, Row
@@ -19,27 +19,14 @@ from potstill.templates import ChatTemplate
 from potstill.training import TrainingResult, train_student
 from potstill.training.collator import tokenise_rows
 from potstill.training.teaching import TeacherView, Teaching
+from training.knowing import REAL_TOKENS, knowing_network, teaching_of
 
 Rows = tuple[list[Row], list[Row]]
-REAL_TOKENS = 49_152
 
 
 @pytest.fixture(scope="module")
 def teacher(tiny_student: Path) -> LlamaForCausalLM:
-    """Surer of itself than random weights are: it has something to say that its answers alone do not tell."""
-    torch.manual_seed(1)
-    config = LlamaConfig.from_pretrained(tiny_student)
-    network = LlamaForCausalLM(config).eval()
-    with torch.no_grad():
-        network.model.norm.weight.mul_(30.0)
-    return network
-
-
-def teaching_of(network: LlamaForCausalLM, student: Path) -> Teaching:
-    template = ChatTemplate.from_folder(student)
-    view = TeacherView(template, AutoTokenizer.from_pretrained(student), TextKeys({"weights": "a"}, template.source))
-    live = LiveTeacher(network, bfloat16=False)
-    return Teaching(live, view, knows=lambda key: True, vocabulary=REAL_TOKENS, live=live)
+    return knowing_network(tiny_student)
 
 
 def run(student: Path, rows: Rows, out: Path, teaching: Teaching | None, **settings: Any) -> tuple[TrainingResult, list[Any]]:

@@ -15,12 +15,13 @@ import torch
 
 from potstill.errors import CorruptFileError, JobCanceledError
 from potstill.rows import Row, write_rows
-from potstill.spec import AdapterSpec, TrainingSpec
+from potstill.spec import AdapterSpec
 from potstill.training import TrainingResult, train_student, watch
 from potstill.training.checkpoints import checkpoint_path, mark_complete
 from threads import one_thread
+from training import killable
 
-SPEC = TrainingSpec(learning_rate=1e-2, batch_size=4, num_epochs=3, early_stopping_patience=0)  # as in killable.py
+SPEC = killable.SPECS["plain"]
 ADAPTER = AdapterSpec(r=4, dropout=0.2)  # dropout draws random numbers, so their state must come back too
 Rows = tuple[list[Row], list[Row]]
 
@@ -59,30 +60,55 @@ def undisturbed(tiny_student: Path, rows: Rows, tmp_path_factory: pytest.TempPat
     return result, weights(out)
 
 
-def test_killed_and_resumed(
-    tiny_student: Path, rows: Rows, tmp_path: Path, undisturbed: tuple[TrainingResult, bytes]
-) -> None:
-    kill_after = 8  # of 18, within the second epoch
-    for name, part in zip(("train", "validation"), rows, strict=True):
-        write_rows(tmp_path / f"{name}.jsonl", part)
-    out = tmp_path / "out"
+def killed(way: str, student: Path, rows: Path, out: Path, after: int) -> None:
+    """Train in a process that is killed after it has logged this step."""
+    environment = {
+        **os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "PYTHONPATH": str(Path(__file__).parent.parent)
+    }
     script = Path(__file__).with_name("killable.py")
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
     with subprocess.Popen(
-        [sys.executable, script, tiny_student, tmp_path, out], stdout=subprocess.PIPE, text=True, env=environment
+        [sys.executable, script, student, rows, out, way], stdout=subprocess.PIPE, text=True, env=environment
     ) as process:
         assert process.stdout is not None
         for line in process.stdout:
-            if line == f"step {kill_after}\n":
+            if line == f"step {after}\n":
                 process.kill()
                 break
     assert process.returncode == -9
     assert not (out / "model.safetensors").exists()
+
+
+@pytest.fixture
+def files(rows: Rows, tmp_path: Path) -> Path:
+    for name, part in zip(("train", "validation"), rows, strict=True):
+        write_rows(tmp_path / f"{name}.jsonl", part)
+    return tmp_path
+
+
+def test_killed_and_resumed(
+    tiny_student: Path, rows: Rows, files: Path, tmp_path: Path, undisturbed: tuple[TrainingResult, bytes]
+) -> None:
+    kill_after = 8  # of 18, within the second epoch
+    out = tmp_path / "out"
+    killed("plain", tiny_student, files, out, kill_after)
     result, steps = train(tiny_student, rows, out)
     # The step that was logged last may not have reached its checkpoint, those before did.
     assert steps[0] in (kill_after, kill_after + 1)
     assert weights(out) == undisturbed[1]
     assert result == undisturbed[0]
+
+
+def test_a_student_of_distributions_and_layers_that_was_killed_twice_has_the_losses_of_one_that_was_not(
+    tiny_student: Path, rows: Rows, files: Path, tmp_path: Path
+) -> None:
+    whole = killable.train("distribution", tiny_student, *rows, tmp_path / "whole", lambda *_: None)
+    out = tmp_path / "out"
+    for step in (3, 11):  # of 18, in the first epoch and the second, at one temperature and the other
+        killed("distribution", tiny_student, files, out, step)
+    resumed = killable.train("distribution", tiny_student, *rows, out, lambda *_: None)
+    assert [point.loss for point in resumed.loss_curve] == [point.loss for point in whole.loss_curve]
+    assert resumed.validation_curve == whole.validation_curve
+    assert weights(out) == weights(tmp_path / "whole")
 
 
 @pytest.fixture(scope="module")
