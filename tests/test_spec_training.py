@@ -8,13 +8,13 @@ import pytest
 from pydantic import ValidationError
 
 from potstill.spec import TrainingSpec
-from potstill.spec_training import ON_DISTRIBUTIONS, ON_LAYERS, LossName
-from potstill.training.losses.mix import LAYER_LOSSES, LOSSES, SOFT_LOSSES
+from potstill.spec_training import ON_DISTRIBUTIONS, LossName
+from potstill.training.losses.mix import LOSSES, SOFT_LOSSES
 
 
 def test_the_job_file_names_the_losses_that_there_are() -> None:
     assert set(get_args(LossName)) == set(LOSSES)
-    assert (ON_DISTRIBUTIONS, ON_LAYERS) == (SOFT_LOSSES, LAYER_LOSSES)
+    assert ON_DISTRIBUTIONS == SOFT_LOSSES
 
 
 def test_fine_tuning_is_the_default_and_distilling_compares_by_forward_kl() -> None:
@@ -34,7 +34,7 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "temperature for layers alone": (
         {"method": "kd", "loss": {"hidden": 1}, "signal": {"source": "live"}, "temperature": 2}, "no part of 'loss' compares",
     ),
-    "layers from a store": ({"method": "kd", "loss": {"hidden": 1}}, "signal: {source: live}"),
+    "attention from a store": ({"method": "kd", "loss": {"attention": 1}}, "signal: {source: live}"),
     "counts for another divergence": (
         {"method": "kd", "loss": {"ce": 1, "reverse_kl": 1}, "signal": {"encoding": "counts"}}, "unbiased for forward_kl alone",
     ),

@@ -18,7 +18,6 @@ Weight = Annotated[float, Field(ge=0.0, allow_inf_nan=False)]
 Temperature = Annotated[float, Field(ge=0.1, le=100.0)]
 
 ON_DISTRIBUTIONS = ("forward_kl", "reverse_kl", "jsd", "skew_forward_kl", "skew_reverse_kl", "total_variation")
-ON_LAYERS = ("hidden", "attention")
 
 
 class SignalSpec(Section):
@@ -73,7 +72,7 @@ class TrainingSpec(Section):
     loss: Annotated[dict[LossName, Weight | list[tuple[Unit, Weight]]], Field(min_length=1)] = {"ce": 1.0}
     """The weight of each part of the loss, or a course of [share of the training, weight] pairs with straight lines between
     them. ce: cross-entropy on the teacher's answer; with method: kd also forward_kl (its default), reverse_kl, jsd,
-    skew_forward_kl, skew_reverse_kl, total_variation, and with signal.source: live hidden and attention."""
+    skew_forward_kl, skew_reverse_kl, total_variation, hidden, and with signal.source: live attention."""
     jsd_beta: Unit = 0.5
     """The teacher's share in the mixture that jsd compares both with; 0 is forward_kl, 1 reverse_kl."""
     skew: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.1
@@ -112,8 +111,9 @@ class TrainingSpec(Section):
         return self.method == "kd" and self.signal.source == "capture"
 
     @property
-    def compares_layers(self) -> bool:
-        return any(name in ON_LAYERS for name in self.loss)
+    def captures_layers(self) -> bool:
+        """Whether hidden states of the teacher are kept with that."""
+        return self.captures_signals and "hidden" in self.loss
 
     @model_validator(mode="before")
     @classmethod
@@ -153,8 +153,8 @@ class TrainingSpec(Section):
 
     @model_validator(mode="after")
     def _signal_serves_the_loss(self) -> TrainingSpec:
-        if self.compares_layers and self.signal.source == "capture":
-            raise ValueError("'loss': hidden and attention need the teacher beside the student: signal: {source: live}")
+        if "attention" in self.loss and self.signal.source == "capture":
+            raise ValueError("'loss': attention needs the teacher beside the student: signal: {source: live}")
         if self.signal.encoding == "counts":
             if other := [name for name in self.loss if name in ON_DISTRIBUTIONS and name != "forward_kl"]:
                 raise ValueError(f"counts are unbiased for forward_kl alone, and 'loss' has {other[0]}: take encoding: top_k")

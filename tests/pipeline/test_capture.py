@@ -84,6 +84,18 @@ def test_beside_the_student_nothing_is_kept(
     assert training_of(home / "run")["loss_curve"][0]["parts"].keys() == {*loss, "agreement"}
 
 
+def test_hidden_states_are_kept_too_and_read_once(captured: tuple[Path, list[dict[str, Any]]], tiny_student: Path) -> None:
+    home, _ = captured
+    training = {**KD, "loss": {"forward_kl": 1.0, "hidden": 0.1}}
+    assert done(run(job_of(home, tiny_student, training=training), home / "run"))[-1] == "train"
+    assert training_of(home / "run")["loss_curve"][0]["parts"].keys() == {"forward_kl", "hidden", "agreement"}
+    (store,) = (home / "run" / "signals").glob("hidden-*")
+    files = {path: path.stat().st_size for path in store.glob("*.sig")}
+    again = job_of(home, tiny_student, training={**training, "learning_rate": 2e-2})
+    assert done(run(again, home / "run")) == ["train"]
+    assert {path: path.stat().st_size for path in store.glob("*.sig")} == files
+
+
 WORDS = {"bell": "sound", "lamp": "light"}
 QUESTIONS = [{"question": f"What does {word} {number} give?", "answer": WORDS[word]} for number in range(30) for word in WORDS]
 
@@ -159,6 +171,7 @@ def test_what_cannot_be_is_said_before_anything_is_paid_for(tiny_student: Path, 
         (endpoint, {"signal": {"source": "live"}}, "beside the student"),
         (endpoint, {"signal": {"encoding": "counts"}}, "not draws"),
         (endpoint, {"temperature": 2.0}, "temperature 1"),
+        (endpoint, {"loss": {"forward_kl": 1, "hidden": 1}}, "nothing of the teacher's layers"),
         ([endpoint, {**endpoint, "model": "n"}], {}, "2 teachers"),
     ]
     student = {"path": str(tiny_student)}

@@ -21,6 +21,7 @@ from potstill.signals.hidden import HiddenEncoding
 from potstill.signals.signal import Counts, TopK
 from potstill.signals.source import TargetBatch
 from potstill.signals.store import SignalStore, StoredSignals
+from potstill.signals.stored_layers import StoredLayers
 from potstill.signals.teacher import LiveTeacher
 from potstill.signals.top_k import TopKEncoding
 from signals.capturing import FORMS, KEYS, SMALL_BATCH_TOKENS, SMALL_TILE_BYTES, some_texts, teacher
@@ -90,6 +91,13 @@ def test_hidden_states_are_the_live_ones(live: LiveTeacher, tmp_path: Path) -> N
         torch.testing.assert_close(states, seen[layer], rtol=1e-3, atol=1e-3)
     with pytest.raises(InputError, match="no distributions"):
         store.read([TEXTS[3].key], 1.0)
+    layers = StoredLayers(store, layer_count=3)
+    assert layers.observe(batch_of(TEXTS[3]), hidden_layers=[2]).hidden.keys() == {2}
+    for asked in ({"hidden_layers": [1]}, {"attention_layers": [2]}):
+        with pytest.raises(ValueError, match="nothing else"):
+            layers.observe(batch_of(TEXTS[3]), **asked)
+    with pytest.raises(InputError, match="no hidden states"):
+        StoredLayers(captured(tmp_path / "top_k", "top_k", live), layer_count=3)
 
 
 @pytest.mark.parametrize("form", FORMS)

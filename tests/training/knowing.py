@@ -29,4 +29,4 @@ def teaching_of(network: LlamaForCausalLM, student: Path) -> Teaching:
     template = ChatTemplate.from_folder(student)
     view = TeacherView(template, AutoTokenizer.from_pretrained(student), TextKeys({"weights": "a"}, template.source))
     live = LiveTeacher(network, bfloat16=False)
-    return Teaching(live, view, knows=lambda key: True, vocabulary=REAL_TOKENS, live=live)
+    return Teaching(live, view, knows=lambda key: True, vocabulary=REAL_TOKENS, layers=live)

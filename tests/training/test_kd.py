@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,12 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaForCausalLM
 
 from potstill.errors import InputError, JobCanceledError
 from potstill.rows import Message, Row
+from potstill.signals.capture import CaptureText, capture
+from potstill.signals.header import StoreHeader
+from potstill.signals.hidden import HiddenEncoding
 from potstill.signals.keys import TextKeys
+from potstill.signals.store import SignalStore
+from potstill.signals.stored_layers import StoredLayers
 from potstill.signals.teacher import LiveTeacher
 from potstill.spec import AdapterSpec, TrainingSpec
 from potstill.templates import ChatTemplate
@@ -160,6 +166,24 @@ def test_layers_are_learnt_from_too_and_the_projectors_stay_behind(
         assert not [name for name in file.keys() if "projector" in name]  # noqa: SIM118  (the file is no mapping)
     plain, _ = run(tiny_student, rows, tmp_path / "plain", None, adapter=adapter, num_epochs=1)
     assert result.trained_parameters == plain.trained_parameters
+
+
+def test_captured_layers_teach_what_those_of_a_teacher_beside_the_student_do(
+    tiny_student: Path, teacher: LlamaForCausalLM, rows: Rows, tmp_path: Path
+) -> None:
+    beside = teaching_of(teacher, tiny_student)
+    live, view = beside.source, beside.view
+    assert isinstance(live, LiveTeacher)
+    header = StoreHeader(view.keys, HiddenEncoding((0, 1), live.width))
+    texts = [text for part in rows for row in part for text in view.texts(row, all_turns=True)]
+    with SignalStore(tmp_path / "signals", header, writable=True) as store:
+        capture(live, [CaptureText(text.input_ids, text.target_mask, text.key) for text in texts], store)
+    kept = replace(beside, layers=StoredLayers(SignalStore(tmp_path / "signals", header), live.layer_count))
+    settings: dict[str, Any] = {"method": "kd", "loss": {"forward_kl": 1.0, "hidden": 2.0}, "signal": {"source": "live"}}
+    results = [run(tiny_student, rows, tmp_path / name, one, **settings)[0] for name, one in (("a", beside), ("b", kept))]
+    curves = [[point.loss for point in result.loss_curve] for result in results]
+    assert curves[0] == pytest.approx(curves[1], rel=5e-3)
+    assert curves[0] != curves[1]  # half precision on the way
 
 
 def test_a_training_on_layers_goes_on_after_a_stop_as_if_it_had_not_stopped(

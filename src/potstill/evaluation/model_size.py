@@ -45,16 +45,25 @@ def count_parameters(model: ResolvedModel) -> int | None:
 
 def count_layers(model: ResolvedModel) -> int | None:
     """The number of decoder layers, from config.json or the GGUF header; None where that does not tell, and for the hub."""
+    return _told_size(model, "block_count", "num_hidden_layers")
+
+
+def hidden_width(model: ResolvedModel) -> int | None:
+    """The width of what a layer hands on, as `count_layers`."""
+    return _told_size(model, "embedding_length", "hidden_size")
+
+
+def _told_size(model: ResolvedModel, in_gguf: str, in_config: str) -> int | None:
     if model.path is None:
         return None
     if model.kind == "gguf":
         family = read_metadata(model.path, {"general.architecture"}).get("general.architecture")
-        count = read_metadata(model.path, {f"{family}.block_count"}).get(f"{family}.block_count")
+        size = read_metadata(model.path, {f"{family}.{in_gguf}"}).get(f"{family}.{in_gguf}")
     else:
         config = json.loads((model.path / "config.json").read_text(encoding="utf-8"))
         nested = config.get("text_config")  # of models that see as well as read
-        count = {**(nested if isinstance(nested, dict) else {}), **config}.get("num_hidden_layers")
-    return count if isinstance(count, int) else None
+        size = {**(nested if isinstance(nested, dict) else {}), **config}.get(in_config)
+    return size if isinstance(size, int) else None
 
 
 def measure_disk_bytes(model: ResolvedModel) -> int | None:

@@ -51,37 +51,38 @@ class Capture:
             if context.teacher_weights.served:
                 added, without = keep_told(context, store, view)
             else:
-                added, without = self._read(context, store, view), 0
+                added, without = read_answers(context, store, view), 0
         context.progress.say(f"signals: {added} texts captured" + (f", {without} without any" if without else ""))
         return {"store": header.folder_name, "captured": added, "without": without}
 
-    def _read(self, context: Context, store: SignalStore, view: TeacherView) -> int:
-        """The teacher reads the texts that the store lacks."""
-        from potstill.signals.capture import CaptureText, capture
-        from potstill.signals.teacher import open_teacher
-        from potstill.training.processor import give_back_memory
-
-        longest = context.teacher_weights.context_window
-        texts = [
-            CaptureText(text.input_ids, text.target_mask, text.key)
-            for row, all_turns in lessons_of(context) for text in view.texts(row, all_turns=all_turns)
-            if longest is None or len(text) <= longest
-        ]
-        if not store.missing(text.key for text in texts):
-            return 0
-        context.progress.say("opening the teacher")
-        teacher, _, _ = open_teacher(context.teacher_weights)
-        context.progress.begin(f"{context.teacher.name} reads the answers", None)
-
-        def tell(progress: CaptureProgress) -> None:
-            context.progress.update(progress.texts, progress.total_texts, f"{progress.positions_per_s:.0f} tokens/s")
-
-        try:
-            return capture(teacher, texts, store, on_progress=tell, should_stop=context.canceled)
-        finally:
-            context.progress.end()
-            del teacher
-            give_back_memory()  # the student's training needs it
-
     def outputs(self, context: Context) -> Iterable[Path]:
         return sorted(path for path in context.folder.signals.glob("*/*") if path.is_file() and path.name != "lock")
+
+
+def read_answers(context: Context, store: SignalStore, view: TeacherView) -> int:
+    """The teacher reads the texts that a store lacks; gives how many those were."""
+    from potstill.signals.capture import CaptureText, capture
+    from potstill.signals.teacher import open_teacher
+    from potstill.training.processor import give_back_memory
+
+    longest = context.teacher_weights.context_window
+    texts = [
+        CaptureText(text.input_ids, text.target_mask, text.key)
+        for row, all_turns in lessons_of(context) for text in view.texts(row, all_turns=all_turns)
+        if longest is None or len(text) <= longest
+    ]
+    if not store.missing(text.key for text in texts):
+        return 0
+    context.progress.say("opening the teacher")
+    teacher, _, _ = open_teacher(context.teacher_weights)
+    context.progress.begin(f"{context.teacher.name} reads the answers", None)
+
+    def tell(progress: CaptureProgress) -> None:
+        context.progress.update(progress.texts, progress.total_texts, f"{progress.positions_per_s:.0f} tokens/s")
+
+    try:
+        return capture(teacher, texts, store, on_progress=tell, should_stop=context.canceled)
+    finally:
+        context.progress.end()
+        del teacher
+        give_back_memory()  # the student's training needs it

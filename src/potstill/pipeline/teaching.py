@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -36,13 +36,31 @@ def teaching_of(context: Context, student: Path) -> Iterator[Teaching | None]:
     elif training.signal.source == "live":
         yield _live(context, student)
     else:
-        from potstill.signals.store import SignalStore, StoredSignals
-        from potstill.training.teaching import Teaching
+        with ExitStack() as opened:
+            yield _captured(context, student, opened)
 
-        view = view_of(context)
-        header = header_of(training, view)
-        with SignalStore(context.folder.signals / header.folder_name, header) as store:
-            yield Teaching(StoredSignals(store), view, lambda key: not store.missing([key]), view.vocabulary)
+
+def _captured(context: Context, student: Path, opened: ExitStack) -> Teaching:
+    from potstill.signals.store import SignalStore, StoredSignals
+    from potstill.signals.stored_layers import StoredLayers
+    from potstill.student.origin import kept_layers
+    from potstill.training.teaching import Teaching
+
+    def open_store(header: StoreHeader) -> SignalStore:
+        return opened.enter_context(SignalStore(context.folder.signals / header.folder_name, header))
+
+    training, view = context.job.training, view_of(context)
+    stores = [open_store(header_of(training, view))]
+    layers = kept = None
+    if training.captures_layers:
+        stores.append(open_store(layers_header_of(context, view, student)))
+        layers = StoredLayers(stores[-1], _teachers_layers(context)[0])
+        kept = kept_layers(student, model_identity(context.teacher_weights))
+
+    def knows(key: str) -> bool:
+        return not any(store.missing([key]) for store in stores)
+
+    return Teaching(StoredSignals(stores[0]), view, knows, view.vocabulary, layers, kept)
 
 
 def view_of(context: Context) -> TeacherView:
@@ -73,6 +91,39 @@ def header_of(training: TrainingSpec, view: TeacherView) -> StoreHeader:
     if signal.encoding == "counts":
         return StoreHeader(view.keys, CountsEncoding(view.vocabulary, temperatures[0], signal.draws))
     return StoreHeader(view.keys, TopKEncoding(view.vocabulary, temperatures, signal.mass, signal.top))
+
+
+def layers_header_of(context: Context, view: TeacherView, student: Path) -> StoreHeader:
+    """The teacher's layers whose hidden states this student is compared with."""
+    from potstill.evaluation.model_size import count_layers
+    from potstill.signals.header import StoreHeader
+    from potstill.signals.hidden import HiddenEncoding
+    from potstill.student.origin import kept_layers
+    from potstill.training.losses.transfer import layer_map
+
+    count, width = _teachers_layers(context)
+    ours = count_layers(ResolvedModel("student", "folder", path=student)) or 0
+    pairs = layer_map(ours, count, kept_layers(student, model_identity(context.teacher_weights)))
+    return StoreHeader(view.keys, HiddenEncoding(tuple(theirs for _, theirs in pairs), width))
+
+
+def _teachers_layers(context: Context) -> tuple[int, int]:
+    """How many there are, and how wide what they hand on.
+
+    Raises:
+        InputError: the model's files do not tell.
+    """
+    from potstill.evaluation.model_size import count_layers, hidden_width
+
+    model = context.teacher_weights
+    files = model if model.kind == "gguf" else ResolvedModel(model.name, "folder", path=local_folder(model))
+    count, width = count_layers(files), hidden_width(files)
+    if count is None or width is None:
+        raise InputError(
+            "the teacher does not tell its layers, so their hidden states cannot be kept", where=str(files.path),
+            expected="num_hidden_layers and hidden_size in config.json", hint="take signal: {source: live}",
+        )
+    return count, width
 
 
 def template_of(model: ResolvedModel) -> ChatTemplate:
@@ -106,4 +157,4 @@ def _live(context: Context, student: Path) -> Teaching:
     context.progress.say("opening the teacher")
     teacher, _, identity = open_teacher(context.teacher_weights)
     kept = kept_layers(student, identity)
-    return Teaching(teacher, view, lambda key: True, view.vocabulary, live=teacher, kept=kept)
+    return Teaching(teacher, view, lambda key: True, view.vocabulary, teacher, kept)

@@ -1,6 +1,7 @@
 """Stage 4, train: the student learns from the kept rows.
 
-In: curated/ and the untouched student. Out: student/ in the hub's own layout, student/checkpoints/, student/training.json. A
+In: curated/ and the untouched student. Out: student/ in the hub's own layout, student/checkpoints/, student/training.json, and
+where the loss compares them the teacher's hidden states, under signals/: of which layers follows from the untouched student. A
 killed training goes on from its newest whole checkpoint; checkpoints of other settings or rows are removed first.
 """
 
@@ -15,10 +16,11 @@ from typing import Any
 
 from potstill.catalog import ResolvedModel
 from potstill.inference import model_identity
+from potstill.pipeline.capture import read_answers
 from potstill.pipeline.folder import claim, write_json
 from potstill.pipeline.lessons import lessons_of
 from potstill.pipeline.stage import Context
-from potstill.pipeline.teaching import teaching_of
+from potstill.pipeline.teaching import layers_header_of, teaching_of, view_of
 from potstill.pipeline.together import Assignment, train
 from potstill.rows import Row, read_rows
 from potstill.spec import JobSpec, ShrinkSpec, TrainingSpec
@@ -53,6 +55,7 @@ class Train:
         folder = context.folder
         claim(folder.student, fingerprint)
         start = initial_student(context)
+        _keep_layers(context, start)
         spec, adapter = context.job.training, context.job.student.adapter
         work = Assignment(start, folder.student, lessons_of(context), spec, adapter, _taught(context))
         launch = launch_of(spec)
@@ -100,6 +103,18 @@ def _settings_of(training: TrainingSpec) -> dict[str, Any]:
     without = {"signal", "jsd_beta", "skew", "temperature"} if training.method == "sft" else set()
     several = {} if training.processes in ("auto", 1) else {"processes": training.processes}
     return training.model_dump(mode="json", exclude={"trackers", "processes", "launch", *without}) | several
+
+
+def _keep_layers(context: Context, student: Path) -> None:
+    """Have the teacher read the answers once for the hidden states that this student is compared with, where they are kept."""
+    if not context.job.training.captures_layers:
+        return
+    from potstill.signals.store import SignalStore
+
+    view = view_of(context)
+    header = layers_header_of(context, view, student)
+    with SignalStore(context.folder.signals / header.folder_name, header, writable=True) as store:
+        read_answers(context, store, view)
 
 
 def _taught(context: Context) -> tuple[JobSpec, Path] | None:

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, nullcontext
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -21,7 +20,7 @@ from potstill.inference import model_identity
 from potstill.quiet import quiet_transformers
 from potstill.signals.caps import cap_of, not_linear
 from potstill.signals.signal import Dense
-from potstill.signals.source import TargetBatch
+from potstill.signals.source import Observation, TargetBatch
 from potstill.student.attention import attention_is_told
 from potstill.student.gguf_reading import gguf_read_once
 from potstill.student.load import open_model
@@ -30,21 +29,6 @@ from potstill.student.shrink import decoder_layers
 
 _PROBE_TOKENS = 8
 _SAME = 1e-3  # by how much logits may differ, relative to the largest, and still count as the head's own
-
-
-@dataclass(frozen=True, slots=True)
-class Observation:
-    """What a teacher computes for one batch of B texts, L tokens long, with N target positions.
-
-    Attributes:
-        last: (N, Ht) float32, the last hidden states at the target positions, after the final norm.
-        hidden: By layer, counted from 0, its output at the target positions: (N, Ht) float32.
-        attention: By layer, its attention probabilities: (B, heads, L, L), queries before keys.
-    """
-
-    last: torch.Tensor
-    hidden: Mapping[int, torch.Tensor]
-    attention: Mapping[int, torch.Tensor]
 
 
 class LiveTeacher:
@@ -98,11 +82,12 @@ class LiveTeacher:
 
     def signal(self, batch: TargetBatch, temperature: float) -> Dense:
         """The whole distributions at the batch's positions, as hidden states and a head."""
-        return self.dense(self.observe(batch).last, temperature)
+        return self.signal_in(self.observe(batch), temperature)
 
-    def dense(self, last: torch.Tensor, temperature: float) -> Dense:
-        """The signal that lies in last hidden states (N, Ht) of `observe`."""
-        return Dense(last, self._weight, self._bias, temperature)
+    def signal_in(self, observed: Observation, temperature: float) -> Dense:
+        """The signal that lies in what `observe` gave."""
+        assert observed.last is not None
+        return Dense(observed.last, self._weight, self._bias, temperature)
 
     def observe(
         self, batch: TargetBatch, *, hidden_layers: Sequence[int] = (), attention_layers: Sequence[int] = ()

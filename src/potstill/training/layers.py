@@ -1,7 +1,7 @@
 """What a student learns from inside the teacher: hidden states and attention of layers that belong together.
 
-Needs the teacher beside the student at every step, and for attention the slow way to compute it in both, as the fast kernels
-never hold its probabilities.
+Hidden states come from the teacher beside the student, or from where they were captured. Attention needs the teacher beside it
+at every step, and the slow way to compute it in both, as the fast kernels never hold its probabilities.
 """
 
 from __future__ import annotations
@@ -15,8 +15,7 @@ from typing import Any
 import torch
 from safetensors.torch import load_file, save_file
 
-from potstill.signals.source import TargetBatch
-from potstill.signals.teacher import LiveTeacher, Observation
+from potstill.signals.source import LayerSource, Observation, TargetBatch
 from potstill.student.attention import attention_is_told
 from potstill.student.shrink import decoder_layers
 from potstill.training.losses.mix import LAYER_LOSSES
@@ -48,7 +47,7 @@ class LayerTransfer:
     hidden, attention: which layers belong together, empty where a loss has no weight. projectors: trained with the student.
     """
 
-    teacher: LiveTeacher
+    teacher: LayerSource
     hidden: LayerPairs
     attention: LayerPairs
     projectors: Projectors
@@ -94,13 +93,13 @@ class LayerTransfer:
 
 
 def layer_transfer(
-    network: Any, teacher: LiveTeacher, losses: Collection[str], kept: Sequence[int] | None
+    network: Any, teacher: LayerSource, losses: Collection[str], kept: Sequence[int] | None
 ) -> LayerTransfer | None:
     """The losses on layers that are asked for, with projectors that become part of the student while it is trained.
 
     Args:
         network: The student, adapters and all.
-        teacher: The teacher beside it.
+        teacher: The teacher beside it, or what was captured of its layers.
         losses: The names of all losses; those on layers are `hidden` and `attention`.
         kept: The teacher's layers that the student was made of, where that is so.
 
@@ -128,7 +127,7 @@ def save_projectors(transfer: LayerTransfer, checkpoint: Path) -> None:
 
 def load_projectors(transfer: LayerTransfer, checkpoint: Path) -> None:
     """Go on with those of a checkpoint."""
-    transfer.projectors.load_state_dict(load_file(checkpoint / FILE, device=str(transfer.teacher.device)))
+    transfer.projectors.load_state_dict(load_file(checkpoint / FILE, device=str(next(transfer.projectors.parameters()).device)))
 
 
 def decoder_of(network: Any) -> Any:

@@ -13,8 +13,7 @@ from typing import Any, TypeAlias
 import torch
 
 from potstill.signals.signal import Signal
-from potstill.signals.source import SignalSource, TargetBatch
-from potstill.signals.teacher import Observation
+from potstill.signals.source import Observation, SignalSource, TargetBatch
 from potstill.training.head import head_gives, head_sees_only, is_plain
 from potstill.training.layers import LayerTransfer, Seen, decoder_of
 from potstill.training.losses.fused import FusedLoss, dense_loss, fused_loss
@@ -66,7 +65,9 @@ class Objective:
             return self._on_tokens(model, network, batch, target_count, mix, signal)
         observed = self.layers.observe(texts)
         with self.layers.watching(decoder_of(network), batch["positions"]) as seen:
-            signal = self.layers.teacher.dense(observed.last, mix.temperature)
+            signal = self.layers.teacher.signal_in(observed, mix.temperature)
+            if signal is None and self.source is not None:
+                signal = self.source.signal(texts, mix.temperature)
             made = self._on_tokens(model, network, batch, target_count, _on_tokens(mix), signal)
         return self._with_layers(made, seen, observed, batch, target_count, mix)
 

@@ -8,8 +8,7 @@ from typing import Any
 
 from potstill.rows import Row
 from potstill.signals.keys import TextKeys
-from potstill.signals.source import SignalSource
-from potstill.signals.teacher import LiveTeacher
+from potstill.signals.source import LayerSource, SignalSource
 from potstill.templates import ChatTemplate
 from potstill.training.collator import TokenisedRow, texts_of
 
@@ -43,7 +42,7 @@ class Teaching:
     """What a student learns from beside its answers.
 
     source: the teacher's signals. view: how it reads a row. knows: whether the source has signals for a key. vocabulary: the
-    tokens that both know; heads may have more rows. live: the teacher beside the student, where its layers can be learnt from
+    tokens that both know; heads may have more rows. layers: what there is of the teacher's layers, where they are learnt from
     too. kept: the teacher's layers that the student was made of, where that is so.
     """
 
@@ -51,7 +50,7 @@ class Teaching:
     view: TeacherView
     knows: Callable[[str], bool]
     vocabulary: int
-    live: LiveTeacher | None = None
+    layers: LayerSource | None = None
     kept: tuple[int, ...] | None = None
 
     def keys(self, row: Row, texts: Sequence[TokenisedRow], *, all_turns: bool) -> list[str] | None:

@@ -263,7 +263,7 @@ def _objective(spec: TrainingSpec, network: Any, teaching: Teaching | None) -> O
     if teaching is None:
         return Objective(schedule, None, network.get_output_embeddings().weight.shape[0], is_plain(network))
     fused = is_plain(network)
-    layers = None if teaching.live is None else layer_transfer(network, teaching.live, spec.loss, teaching.kept)
+    layers = None if teaching.layers is None else layer_transfer(network, teaching.layers, spec.loss, teaching.kept)
     return Objective(schedule, teaching.source, teaching.vocabulary, fused, layers)
 
 

@@ -48,6 +48,11 @@ def _told(teacher: ResolvedModel, training: TrainingSpec) -> Told:
             "a teacher behind an endpoint cannot stand beside the student", found=teacher.name, expected="source: capture",
             where="key 'training.signal.source' of the job file",
         )
+    if "hidden" in training.loss:
+        return InputError(
+            "an endpoint tells nothing of the teacher's layers", where="key 'training.loss' of the job file", found="hidden",
+            expected="losses on its probabilities alone, or a teacher with weights on this machine",
+        )
     if training.signal.encoding == "counts":
         return InputError(
             "an endpoint tells its likeliest tokens, not draws", where="key 'training.signal.encoding' of the job file",
