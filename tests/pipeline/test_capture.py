@@ -11,9 +11,11 @@ import pytest
 
 from loopback import Messages, serve_in_thread
 from pipeline.jobs import events
-from pipeline.test_check import look, student_folder, write_rows
+from pipeline.test_check import job, look, student_folder, write_rows
 from pipeline.test_correct import job_of
-from potstill.errors import JobFailedError
+from potstill.errors import InputError, JobFailedError
+from potstill.pipeline.checks.seen import Seen
+from potstill.pipeline.checks.signals import look_at_signals
 from potstill.pipeline.progress import Silent
 from potstill.pipeline.run import run_job
 from potstill.spec import JobSpec
@@ -207,6 +209,18 @@ def test_a_teacher_that_caps_its_logits_is_found_before_anything_is_paid_for(tin
         found = look(tmp_path, teacher={"path": str(capped)}, student={"path": str(tiny_student)}, training=training)
         errors = [one.error for subject, one in found.items() if subject == "signals" and one.error is not None]
         assert [error.found for error in errors] == (["final_logit_softcapping: 30.0"] if refused else [])
+
+
+def test_the_cap_of_a_gguf_file_stands_in_its_header(tmp_path: Path) -> None:
+    gguf = pytest.importorskip("gguf")
+    writer = gguf.GGUFWriter(tmp_path / "capped.gguf", "gemma2")
+    writer.add_final_logit_softcapping(30.0)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.close()
+    with pytest.raises(InputError, match="changes its logits") as caught:
+        list(look_at_signals(Seen(job(tmp_path, teacher={"path": "capped.gguf"}, training=KD))))
+    assert caught.value.found == "final_logit_softcapping: 30.0"
 
 
 def renumbered(model: Path, folder: Path) -> Path:

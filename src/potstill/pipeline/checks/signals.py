@@ -9,6 +9,7 @@ from typing import Any
 
 from potstill.catalog import ResolvedModel
 from potstill.errors import InputError
+from potstill.gguf_metadata import read_metadata
 from potstill.pipeline.checks.seen import Seen, Told, as_files
 from potstill.signals.caps import cap_of, not_linear
 from potstill.spec import TrainingSpec
@@ -68,10 +69,16 @@ def _told(teacher: ResolvedModel, training: TrainingSpec) -> Told:
 
 
 def _cap(teacher: ResolvedModel) -> str | None:
-    """The cap on its logits; that of a .gguf file shows when it is opened."""
+    """The cap on its logits, as its files tell it."""
     files = as_files(teacher)
-    path = None if files is None or files.kind != "folder" or files.path is None else files.path / "config.json"
-    return None if path is None or not path.is_file() else cap_of(json.loads(path.read_text(encoding="utf-8")))
+    if files is None or files.path is None:
+        return None
+    if files.kind == "gguf":
+        family = read_metadata(files.path, {"general.architecture"}).get("general.architecture")
+        found = read_metadata(files.path, {f"{family}.final_logit_softcapping"})
+        return cap_of({key.rpartition(".")[2]: value for key, value in found.items()})
+    path = files.path / "config.json"
+    return cap_of(json.loads(path.read_text(encoding="utf-8"))) if path.is_file() else None
 
 
 def _vocabularies(teacher: ResolvedModel, student: ResolvedModel) -> Told:
