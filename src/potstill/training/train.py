@@ -215,6 +215,7 @@ def _train(
     import torch
     from transformers import AutoModelForCausalLM, set_seed
 
+    from potstill.student.attention import attend_to_short_texts
     from potstill.student.processor import multiplies_bfloat16
     from potstill.training.arguments import training_arguments
     from potstill.training.collator import FILLER, Collator
@@ -225,11 +226,12 @@ def _train(
 
     set_seed(spec.seed)  # an adapter starts with random weights
     network = AutoModelForCausalLM.from_pretrained(student_dir, dtype="float32", use_safetensors=True)
+    texts = data.train.texts
+    validation = sorted(data.validation.texts, key=len)  # rows of like length together need less padding
+    attend_to_short_texts(network, max(map(len, (*texts, *validation))))
     if adapter is not None:
         network = attach_adapter(network, adapter)
-    texts = data.train.texts
     order = GroupedByLength([len(text) for text in texts], spec.batch_size, spec.seed, team.size)
-    validation = sorted(data.validation.texts, key=len)  # rows of like length together need less padding
     trainer = StudentTrainer(
         order=order,
         objective=_objective(spec, network, teaching),

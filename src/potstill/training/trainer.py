@@ -20,6 +20,7 @@ from safetensors import SafetensorError
 from transformers import PrinterCallback, Trainer, TrainerControl
 
 from potstill.errors import InputError, MachineError
+from potstill.signals.products import multiplied_by_the_faster_library
 from potstill.training.checkpoints import checkpoint_path, keep_only, mark_complete
 from potstill.training.head import sum_tied_gradients_in_place
 from potstill.training.layers import load_projectors, save_projectors
@@ -83,7 +84,7 @@ class StudentTrainer(Trainer):  # type: ignore[misc]
         model = self.model_wrapped.eval()
         network = self.accelerator.unwrap_model(model)
         told, total = Telemetry(self._objective.validation_names), torch.zeros(2, device=self.args.device)
-        with torch.no_grad():
+        with torch.no_grad(), multiplied_by_the_faster_library():
             for batch in self.get_eval_dataloader(eval_dataset):
                 inputs = self._prepare_inputs(batch)
                 made = self._objective.on_validation(model, network, inputs, self._share_done())
