@@ -3,8 +3,9 @@
 The logits of all positions, N x V numbers, never exist. A tile's logits are computed in float32, its losses and their gradient
 with respect to the logits follow at once, in the same memory, and what is kept are the gradients of the hidden states, N x H,
 and of the head, V x H. `backward` only scales them. This holds for cross-entropy and distillation alike (Hsu et al. 2024, Liger
-Kernel, arXiv:2410.10989, and Wijmans et al. 2024, Cut Cross-Entropy, arXiv:2411.09009, show the idea). All products are written
-to memory that is there already; autocast, which would round them to bfloat16, leaves such products alone.
+Kernel, arXiv:2410.10989, and Wijmans et al. 2024, Cut Cross-Entropy, arXiv:2411.09009, show the idea). Logits are written to
+memory that is there already; autocast, which would round them to bfloat16, leaves such products alone. The gradients' products
+are in bfloat16 under autocast, as those of all other layers.
 """
 
 from __future__ import annotations
@@ -16,12 +17,14 @@ import torch
 
 from potstill.signals.products import Head, multiplied_by_the_faster_library
 from potstill.signals.signal import Counts, Dense, Signal
+from potstill.training.losses.head_gradients import HeadGradients
 from potstill.training.losses.mix import OF_COUNTS, Mix
 from potstill.training.losses.tile import Outcomes, Sums, Tile, overwrite_by_gradient, spans
 
 # Bytes of a tile of logits, and of the part of it for which intermediate results are made; with a dense teacher these are
-# several as large as the part. On a processor they should stay in its cache, and larger memory is fetched anew each time.
-_TILE_BYTES = {"cpu": 32 * 2**20, "other": 256 * 2**20}
+# several as large as the part, and on a processor should stay in its cache. The gradient of the head is walked through once a
+# tile, which is why tiles are larger.
+_TILE_BYTES = {"cpu": 96 * 2**20, "other": 256 * 2**20}
 _PART_BYTES = {"cpu": 2**20, "other": 256 * 2**20}
 _DENSE_PART_BYTES = {"cpu": 2**18, "other": 64 * 2**20}
 
@@ -63,9 +66,10 @@ def fused_loss(
         ValueError: the mix has no token loss, or a soft one without a signal for these positions and at its temperature.
     """
     comparison = _comparison(target_ids, target_weights, signal, mix, vocabulary)
+    half = torch.is_autocast_enabled(hidden.device.type)
     wanted = tuple(torch.is_grad_enabled() and tensor is not None and tensor.requires_grad for tensor in (hidden, weight, bias))
     with multiplied_by_the_faster_library():
-        loss, parts, agreement = _Fused.apply(hidden, weight, bias, comparison, mix, target_count, vocabulary, wanted)
+        loss, parts, agreement = _Fused.apply(hidden, weight, bias, comparison, mix, target_count, vocabulary, wanted, half)
     return FusedLoss(loss, parts, agreement)
 
 
@@ -134,7 +138,7 @@ class _Fused(torch.autograd.Function):  # type: ignore[misc]
     @staticmethod
     def forward(
         ctx: Any, hidden: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, comparison: _Comparison, mix: Mix,
-        target_count: torch.Tensor | int, vocabulary: int, wanted: tuple[bool, bool, bool],
+        target_count: torch.Tensor | int, vocabulary: int, wanted: tuple[bool, bool, bool], half: bool,
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         of_hidden, of_weight, of_bias = (
             torch.empty_like(tensor, dtype=torch.float32) if tensor is not None and wants else None
@@ -144,7 +148,8 @@ class _Fused(torch.autograd.Function):  # type: ignore[misc]
             if gradient is not None:
                 gradient[vocabulary if len(hidden) else 0 :].zero_()  # the rest is written by the first tile
         head = Head.of(weight.float(), bias, vocabulary)
-        rows, rows_of_part = _rows(vocabulary, hidden.device, comparison)
+        back = HeadGradients.of(head, torch.bfloat16 if half else torch.float32, of_hidden, of_weight, of_bias)
+        rows, rows_of_part = _rows(vocabulary, hidden, comparison)
         buffer = torch.empty(min(rows, len(hidden)), vocabulary, device=hidden.device)
         beside = comparison.buffer_beside(buffer)
         sums = Sums.none(mix, hidden.device)
@@ -152,18 +157,12 @@ class _Fused(torch.autograd.Function):  # type: ignore[misc]
             states = hidden[start:stop].float()
             logits = head.logits(states, buffer)
             sums = sums + overwrite_by_gradient(logits, comparison.tile(start, stop, beside), mix, rows_of_part)
-            gradient, before = logits, 1.0 if start else 0.0
-            if of_hidden is not None:
-                torch.mm(gradient, head.weight, out=of_hidden[start:stop])
-            if of_weight is not None:
-                of_weight[:vocabulary].addmm_(gradient.T, states, beta=before)
-            if of_bias is not None:
-                of_bias[:vocabulary].addmv_(gradient.T, torch.ones_like(states[:, 0]), beta=before)
+            back.add(logits, states, start)
         return _finish(ctx, mix, sums, target_count, (of_hidden, of_weight, of_bias), (hidden, weight, bias))
 
     @staticmethod
     def backward(ctx: Any, of_loss: torch.Tensor, *_: Any) -> tuple[torch.Tensor | None, ...]:
-        return (*_scaled(ctx, of_loss), None, None, None, None, None)
+        return (*_scaled(ctx, of_loss), None, None, None, None, None, None)
 
 
 class _OnLogits(torch.autograd.Function):  # type: ignore[misc]
@@ -173,7 +172,7 @@ class _OnLogits(torch.autograd.Function):  # type: ignore[misc]
     def forward(
         ctx: Any, logits: torch.Tensor, comparison: _Comparison, mix: Mix, target_count: torch.Tensor | int, vocabulary: int
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        rows, rows_of_part = _rows(vocabulary, logits.device, comparison)
+        rows, rows_of_part = _rows(vocabulary, logits, comparison)
         gradient = torch.zeros_like(logits, dtype=torch.float32)
         of_tokens = gradient[:, :vocabulary].copy_(logits[:, :vocabulary])
         beside = comparison.buffer_beside(of_tokens[:rows])
@@ -214,8 +213,10 @@ def _scaled(ctx: Any, of_loss: torch.Tensor) -> list[torch.Tensor | None]:
     ]
 
 
-def _rows(vocabulary: int, device: torch.device, comparison: _Comparison) -> tuple[int, int]:
-    """Positions of a tile, and of the part of it for which intermediate results are made."""
-    kind = "cpu" if device.type == "cpu" else "other"
+def _rows(vocabulary: int, positions: torch.Tensor, comparison: _Comparison) -> tuple[int, int]:
+    """How many of the positions make a tile, all tiles being about equal, and how many a part of one."""
+    kind = "cpu" if positions.device.type == "cpu" else "other"
     part_bytes = _DENSE_PART_BYTES if isinstance(comparison.teacher, tuple) else _PART_BYTES
-    return max(1, _TILE_BYTES[kind] // (4 * vocabulary)), max(1, part_bytes[kind] // (4 * vocabulary))
+    most = max(1, _TILE_BYTES[kind] // (4 * vocabulary))
+    tiles = max(1, -(-len(positions) // most))
+    return max(1, -(-len(positions) // tiles)), max(1, part_bytes[kind] // (4 * vocabulary))

@@ -1,0 +1,64 @@
+"""The gradients of the head and of what goes into it, from those of a tile of logits."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+from potstill.signals.products import Head
+
+
+@dataclass(frozen=True, slots=True)
+class HeadGradients:
+    """Where they are added up, in float32, one tile of positions after the other; None for what has none.
+
+    Attributes:
+        weight: (V, H), the head's rows that are real tokens, in the type in which products are made: float32, or bfloat16,
+            which rounds each entry of a product by at most 2^-9 of itself. (Rounded logits would change whole probabilities.)
+        of_hidden: (N, H), of the hidden states.
+        of_weight: (V', H) with V' >= V, of the head's weight.
+        of_bias: (V',), of its bias.
+    """
+
+    weight: torch.Tensor
+    of_hidden: torch.Tensor | None
+    of_weight: torch.Tensor | None
+    of_bias: torch.Tensor | None
+
+    @classmethod
+    def of(
+        cls, head: Head, dtype: torch.dtype, of_hidden: torch.Tensor | None, of_weight: torch.Tensor | None,
+        of_bias: torch.Tensor | None,
+    ) -> HeadGradients:
+        """dtype: in which to multiply."""
+        return cls(head.weight.to(dtype), of_hidden, of_weight, of_bias)
+
+    def add(self, gradient: torch.Tensor, states: torch.Tensor, start: int) -> None:
+        """Those of the tile that begins at position `start`.
+
+        Args:
+            gradient: (C, V) float32, of its logits.
+            states: (C, H) float32, the hidden states that it came from.
+        """
+        vocabulary = gradient.shape[1]
+        if self.of_bias is not None:
+            _put(self.of_bias[:vocabulary], gradient.sum(0), start)
+        factor = gradient.to(self.weight.dtype)
+        if self.of_hidden is not None:
+            self.of_hidden[start : start + len(states)] = factor @ self.weight
+        if self.of_weight is None:
+            return
+        into = self.of_weight[:vocabulary]
+        if factor.dtype == into.dtype:
+            into.addmm_(factor.T, states, beta=1.0 if start else 0.0)
+        else:
+            _put(into, factor.T @ states.to(factor.dtype), start)
+
+
+def _put(into: torch.Tensor, value: torch.Tensor, start: int) -> None:
+    """The first tile is written over what was there before."""
+    if start:
+        into.add_(value)
+    else:
+        into.copy_(value)
