@@ -18,7 +18,6 @@ from potstill.pipeline.stage import Context
 from potstill.pipeline.train import Train
 from potstill.rows import Row, read_rows, write_rows
 from potstill.spec import parse_job
-from potstill.student.processor import multiplies_bfloat16
 
 
 def train(options: dict[str, Any]) -> dict[str, Any]:
@@ -27,6 +26,7 @@ def train(options: dict[str, Any]) -> dict[str, Any]:
     training = {
         "method": "kd", "loss": {"forward_kl": 1.0}, "learning_rate": options["learning_rate"], "num_epochs": options["epochs"],
         "batch_size": options["batch"], "warmup_ratio": options["warmup_ratio"], "early_stopping_patience": 0,
+        "precision": options.get("precision", "auto"),
     }
     models = {"teacher": {"path": options["teacher"]}, "student": {"path": options["student"]}}
     root = Path(options["out"])
@@ -38,7 +38,7 @@ def train(options: dict[str, Any]) -> dict[str, Any]:
     Train().run(context, "benchmark")
     return {
         "capture_seconds": captured - started, "train_seconds": time.perf_counter() - captured,
-        "student": str(context.folder.student), "format": "bfloat16" if multiplies_bfloat16() else "float32",
+        "student": str(context.folder.student),
     }
 
 

@@ -117,6 +117,8 @@ def products_per_s(shapes: list[tuple[int, int]], tokens: int, dtype: Any) -> fl
     """Operations a second over weights of these shapes: output, gradient of the input, gradient of the weight."""
     import torch
 
+    from potstill.signals.products import multiplied_by_the_faster_library
+
     triples = [
         (torch.randn(tokens, rows).to(dtype), torch.randn(rows, columns).to(dtype), torch.randn(tokens, columns).to(dtype))
         for rows, columns in shapes
@@ -128,13 +130,18 @@ def products_per_s(shapes: list[tuple[int, int]], tokens: int, dtype: Any) -> fl
             torch.mm(gradient, weight.T)
             torch.mm(states.T, gradient)
 
-    once()
-    rounds, started = 0, time.perf_counter()
-    while time.perf_counter() - started < RATE_S or rounds < 3:
+    def rate() -> float:
         once()
-        rounds += 1
-    work = sum(6 * tokens * rows * columns for rows, columns in shapes)
-    return rounds * work / (time.perf_counter() - started)
+        rounds, started = 0, time.perf_counter()
+        while time.perf_counter() - started < RATE_S or rounds < 3:
+            once()
+            rounds += 1
+        return rounds / (time.perf_counter() - started)
+
+    best = rate()
+    with multiplied_by_the_faster_library():  # in float32, where torch's choice is not the machine's best
+        best = max(best, rate())
+    return best * sum(6 * tokens * rows * columns for rows, columns in shapes)
 
 
 def loss(options: Options) -> Told:

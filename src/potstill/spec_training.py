@@ -87,6 +87,9 @@ class TrainingSpec(Section):
     """The longest text, in tokens; rows that are longer are left out. Without it the model's own window."""
     early_stopping_patience: Annotated[int, Field(ge=0)] = 2
     """Epochs without a better validation loss after which training stops; 0 never does."""
+    precision: Literal["auto", "bfloat16", "float32"] = "auto"
+    """The number format in which the student's layers multiply; weights, sums and the loss are float32 in any. auto: bfloat16
+    where the processor or GPU multiplies it natively."""
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
     """What the order of the rows and the adapter's first weights are drawn from."""
     trackers: list[Tracker] = []

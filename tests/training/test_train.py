@@ -114,17 +114,15 @@ def test_accumulated_batches_make_the_same_step_as_one(
         torch.testing.assert_close(weight, other[name], rtol=1e-4, atol=1e-5)
 
 
-def test_bfloat16_learns_as_much_as_float32(
-    tiny_student: Path, rows: Rows, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_bfloat16_learns_as_much_as_float32(tiny_student: Path, rows: Rows, tmp_path: Path) -> None:
     losses = []
-    for half in (False, True):
-        monkeypatch.setattr(processor, "multiplies_bfloat16", lambda half=half: half)
-        result, _ = run(tiny_student, rows, tmp_path / str(half), num_epochs=3)
+    for precision in ("float32", "bfloat16", "auto"):
+        result, _ = run(tiny_student, rows, tmp_path / precision, num_epochs=3, precision=precision)
         losses.append([point.loss for point in result.validation_curve])
     assert losses[0] != losses[1]
     assert losses[0] == pytest.approx(losses[1], abs=0.02)  # of losses that fall from 10.8 to about 3
-    assert AutoModelForCausalLM.from_pretrained(tmp_path / "True").dtype == torch.float32
+    assert losses[2] == losses[processor.multiplies_bfloat16()]
+    assert AutoModelForCausalLM.from_pretrained(tmp_path / "bfloat16").dtype == torch.float32
 
 
 def test_the_last_checkpoint_holds_no_optimizer(tiny_student: Path, rows: Rows, tmp_path: Path) -> None:

@@ -239,7 +239,7 @@ def _train(
             order, on_event, data.steps_per_epoch, spec.early_stopping_patience, data.train.tokens / data.steps_per_epoch,
             should_stop, team,
         ),
-        bfloat16=multiplies_bfloat16(),
+        bfloat16=multiplies_bfloat16() if spec.precision == "auto" else spec.precision == "bfloat16",
         model=network,
         args=training_arguments(folder, spec, total_steps=data.total_steps),
         data_collator=Collator(pad_id=0),  # any id of the vocabulary: padding is neither seen nor learnt

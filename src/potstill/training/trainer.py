@@ -74,6 +74,12 @@ class StudentTrainer(Trainer):  # type: ignore[misc]
         # Gradients are averaged over processes, but the divisor counted the targets of all of them.
         return made.loss * self.accelerator.num_processes
 
+    def training_step(self, model: Any, inputs: Batch, num_items_in_batch: Any = None) -> torch.Tensor:
+        """Forward and backward; without autocast these are products in float32."""
+        with multiplied_by_the_faster_library():
+            loss: torch.Tensor = super().training_step(model, inputs, num_items_in_batch)
+        return loss
+
     def evaluate(
         self, eval_dataset: Any = None, ignore_keys: list[str] | None = None, metric_key_prefix: str = "eval"
     ) -> dict[str, float]:
