@@ -27,9 +27,10 @@ MIXES = [
 SIGNALS: dict[str, Callable[[Case, float], Signal]] = {"dense": Case.dense, "top_k": Case.top_k}
 
 
-@pytest.fixture(params=[(1000, 1000), (5, 2)], ids=["one tile", "tiles of 5"])
+@pytest.fixture(params=[(1000, 1000, 32), (5, 2, 3)], ids=["one tile", "tiles of 6"])
 def _tiles(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    rows, rows_of_part = request.param
+    rows, rows_of_part, unit = request.param
+    monkeypatch.setattr(fused, "_UNIT", unit)
     monkeypatch.setitem(fused._TILE_BYTES, "cpu", 4 * 77 * rows)
     monkeypatch.setitem(fused._PART_BYTES, "cpu", 4 * 77 * rows_of_part)
     monkeypatch.setitem(fused._DENSE_PART_BYTES, "cpu", 4 * 77 * rows_of_part)

@@ -25,6 +25,7 @@ from potstill.training.losses.tile import Outcomes, Sums, Tile, overwrite_by_gra
 # several as large as the part, and on a processor should stay in its cache. The gradient of the head is walked through once a
 # tile, which is why tiles are larger.
 _TILE_BYTES = {"cpu": 96 * 2**20, "other": 256 * 2**20}
+_UNIT = 32  # positions: a tile has a whole number of them
 _PART_BYTES = {"cpu": 2**20, "other": 256 * 2**20}
 _DENSE_PART_BYTES = {"cpu": 2**18, "other": 64 * 2**20}
 
@@ -89,24 +90,24 @@ def dense_loss(
 
 @dataclass(frozen=True, slots=True)
 class _Comparison:
-    """What N positions are compared with. teacher: a dense one is its hidden states, (N, Ht), and its head."""
+    """What N positions are compared with. teacher: a dense one is its hidden states, (N, Ht) and filled up, and its head."""
 
     target_ids: torch.Tensor
     weights: torch.Tensor | None
     teacher: Outcomes | tuple[torch.Tensor, Head] | None
 
-    def buffer_beside(self, logits: torch.Tensor) -> torch.Tensor | None:
-        """Room for a dense teacher's logits beside a tile of the student's."""
-        return torch.empty_like(logits) if isinstance(self.teacher, tuple) else None
+    def buffer_beside(self, logits: torch.Tensor, rows: int) -> torch.Tensor | None:
+        """Room for a dense teacher's logits beside so many of the student's."""
+        return logits.new_empty(rows, logits.shape[1]) if isinstance(self.teacher, tuple) else None
 
-    def tile(self, start: int, stop: int, buffer: torch.Tensor | None) -> Tile:
-        """A range of positions; a dense teacher's logits are made in the buffer."""
+    def tile(self, start: int, stop: int, filled: int, buffer: torch.Tensor | None) -> Tile:
+        """A range of positions; a dense teacher's logits are made in the buffer, up to position `filled`."""
         teacher: Outcomes | torch.Tensor | None = None
         if isinstance(self.teacher, Outcomes):
             teacher = self.teacher.tile(start, stop)
         elif self.teacher is not None and buffer is not None:
             hidden, head = self.teacher
-            teacher = head.logits(hidden[start:stop], buffer)
+            teacher = head.logits(hidden[start:filled], buffer)[: stop - start]
         return Tile(self.target_ids[start:stop], None if self.weights is None else self.weights[start:stop], teacher)
 
 
@@ -124,7 +125,7 @@ def _comparison(
     elif isinstance(signal, Dense):
         if signal.temperature != mix.temperature:
             raise ValueError(f"a signal at temperature {signal.temperature:g}, and losses at {mix.temperature:g}")
-        teacher = signal.hidden.detach(), Head.of(signal.weight.detach(), signal.bias, vocabulary)
+        teacher = _filled_up(signal.hidden.detach()), Head.of(signal.weight.detach(), signal.bias, vocabulary)
     else:
         if isinstance(signal, Counts) and (unserved := [name for name in mix.token_losses if name not in OF_COUNTS]):
             raise ValueError(f"counts are unbiased for forward_kl alone, not for {', '.join(unserved)}")
@@ -140,9 +141,10 @@ class _Fused(torch.autograd.Function):  # type: ignore[misc]
         ctx: Any, hidden: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, comparison: _Comparison, mix: Mix,
         target_count: torch.Tensor | int, vocabulary: int, wanted: tuple[bool, bool, bool], half: bool,
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        states = _filled_up(hidden.float())
         of_hidden, of_weight, of_bias = (
             torch.empty_like(tensor, dtype=torch.float32) if tensor is not None and wants else None
-            for tensor, wants in zip((hidden, weight, bias), wanted, strict=True)
+            for tensor, wants in zip((states, weight, bias), wanted, strict=True)
         )
         for gradient in (of_weight, of_bias):
             if gradient is not None:
@@ -150,14 +152,16 @@ class _Fused(torch.autograd.Function):  # type: ignore[misc]
         head = Head.of(weight.float(), bias, vocabulary)
         back = HeadGradients.of(head, torch.bfloat16 if half else torch.float32, of_hidden, of_weight, of_bias)
         rows, rows_of_part = _rows(vocabulary, hidden, comparison)
-        buffer = torch.empty(min(rows, len(hidden)), vocabulary, device=hidden.device)
-        beside = comparison.buffer_beside(buffer)
+        buffer = torch.empty(min(rows, len(states)), vocabulary, device=hidden.device)
+        beside = comparison.buffer_beside(buffer, len(buffer))
         sums = Sums.none(mix, hidden.device)
-        for start, stop in spans(len(hidden), rows):
-            states = hidden[start:stop].float()
-            logits = head.logits(states, buffer)
-            sums = sums + overwrite_by_gradient(logits, comparison.tile(start, stop, beside), mix, rows_of_part)
-            back.add(logits, states, start)
+        for start, stop in spans(len(states), rows):
+            logits, end = head.logits(states[start:stop], buffer), min(stop, len(hidden))
+            tile = comparison.tile(start, end, stop, beside)
+            sums = sums + overwrite_by_gradient(logits[: end - start], tile, mix, rows_of_part)
+            logits[end - start :].zero_()
+            back.add(logits, states[start:stop], start)
+        of_hidden = None if of_hidden is None else of_hidden[: len(hidden)]
         return _finish(ctx, mix, sums, target_count, (of_hidden, of_weight, of_bias), (hidden, weight, bias))
 
     @staticmethod
@@ -175,10 +179,11 @@ class _OnLogits(torch.autograd.Function):  # type: ignore[misc]
         rows, rows_of_part = _rows(vocabulary, logits, comparison)
         gradient = torch.zeros_like(logits, dtype=torch.float32)
         of_tokens = gradient[:, :vocabulary].copy_(logits[:, :vocabulary])
-        beside = comparison.buffer_beside(of_tokens[:rows])
+        beside = comparison.buffer_beside(of_tokens, rows)
         sums = Sums.none(mix, logits.device)
         for start, stop in spans(len(logits), rows):
-            sums = sums + overwrite_by_gradient(of_tokens[start:stop], comparison.tile(start, stop, beside), mix, rows_of_part)
+            tile = comparison.tile(start, stop, stop, beside)
+            sums = sums + overwrite_by_gradient(of_tokens[start:stop], tile, mix, rows_of_part)
         return _finish(ctx, mix, sums, target_count, (gradient,), (logits,))
 
     @staticmethod
@@ -218,5 +223,17 @@ def _rows(vocabulary: int, positions: torch.Tensor, comparison: _Comparison) -> 
     kind = "cpu" if positions.device.type == "cpu" else "other"
     part_bytes = _DENSE_PART_BYTES if isinstance(comparison.teacher, tuple) else _PART_BYTES
     most = max(1, _TILE_BYTES[kind] // (4 * vocabulary))
+    most -= most % _UNIT if most > _UNIT else 0
     tiles = max(1, -(-len(positions) // most))
-    return max(1, -(-len(positions) // tiles)), max(1, part_bytes[kind] // (4 * vocabulary))
+    return max(1, min(most, _filled(-(-len(positions) // tiles)))), max(1, part_bytes[kind] // (4 * vocabulary))
+
+
+def _filled(rows: int) -> int:
+    """Up to whole units: a library for products prepares itself for every new number of rows, which takes as long as a third of
+    the products, and batches have ever other ones."""
+    return -(-rows // _UNIT) * _UNIT
+
+
+def _filled_up(states: torch.Tensor) -> torch.Tensor:
+    """(N, H) with zeros behind it, up to whole units; they give nothing and are given nothing."""
+    return torch.nn.functional.pad(states, (0, 0, 0, _filled(len(states)) - len(states)))
