@@ -27,7 +27,7 @@ MIXES = [
 SIGNALS: dict[str, Callable[[Case, float], Signal]] = {"dense": Case.dense, "top_k": Case.top_k}
 
 
-@pytest.fixture(params=[(1000, 1000, 32), (5, 2, 3)], ids=["one tile", "tiles of 6"])
+@pytest.fixture(params=[(1000, 1000, 32), (5, 2, 3), (5, 2, 32)], ids=["one tile", "tiles of 3", "tiles of 5"])
 def _tiles(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     rows, rows_of_part, unit = request.param
     monkeypatch.setattr(fused, "_UNIT", unit)

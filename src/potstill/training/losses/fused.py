@@ -155,8 +155,9 @@ class _Fused(torch.autograd.Function):  # type: ignore[misc]
         buffer = torch.empty(min(rows, len(states)), vocabulary, device=hidden.device)
         beside = comparison.buffer_beside(buffer, len(buffer))
         sums = Sums.none(mix, hidden.device)
-        for start, stop in spans(len(states), rows):
-            logits, end = head.logits(states[start:stop], buffer), min(stop, len(hidden))
+        for start, end in spans(len(hidden), rows):
+            stop = min(start + rows, len(states))
+            logits = head.logits(states[start:stop], buffer)
             tile = comparison.tile(start, end, stop, beside)
             sums = sums + overwrite_by_gradient(logits[: end - start], tile, mix, rows_of_part)
             logits[end - start :].zero_()
