@@ -138,7 +138,6 @@ class DryClient(Client):
         estimate.prompt_tokens += sum(self._prompt_tokens(message.content, limit) for message in request.messages)
         return Answer(request, Reply(_UNKNOWN, "stop", None, None, 0.0), None, from_journal=False)
 
-
     def _prompt_tokens(self, content: str, limit: int) -> int:
         """Of a message; an answer that is not there yet, alone or within it, counts as long as it may get."""
         known = content.replace(_UNKNOWN, "")
