@@ -212,6 +212,7 @@ _LOOKS = (
     _look("reasoning", look_at_reasoning, "teacher generation", after="endpoint rationale", asks=True),
     _look("embeddings' endpoint", look_at_embeddings_endpoint, "curation", after="embeddings", asks=True),
     _look("judge's endpoint", look_at_judges_endpoint, "evaluation", after="judge", asks=True),
-    _look("price", look_at_price, "task teacher data generation evaluation", after="data teacher", asks=True, exact=True),
+    _look("price", look_at_price, "task teacher data generation evaluation", after="data teacher prompts", asks=True,
+          exact=True),
     _look("judge's price", look_at_judges_price, "task data generation evaluation", after="data judge", asks=True, exact=True),
 )

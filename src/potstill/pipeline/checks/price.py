@@ -13,7 +13,6 @@ from potstill.generation.prompts import ask_for_prompts
 from potstill.inference.protocol import Sampling
 from potstill.inference.spending import dollars
 from potstill.pipeline.checks.seen import Seen, Told
-from potstill.pipeline.grow import check_models
 from potstill.pipeline.teachers import assignment_of
 from potstill.rows import Row
 
@@ -71,7 +70,7 @@ def _of_new_prompts(seen: Seen) -> Iterator[Told]:
     """What it takes to write the rows that are wanted beyond the user's, and to answer them, by each teacher that does."""
     job, own = seen.job, seen.splits["train"]
     missing = job.generation.prompts.wanted - len(own)
-    if job.generation.mode != "prompts" or missing <= 0 or not check_models(own, seen.task):
+    if job.generation.mode != "prompts" or missing <= 0:
         return
     writer = seen.teachers[0]
     dry = DryClient(TokenCounter(tokenizer_of(writer)), local=not writer.served)
