@@ -6,30 +6,19 @@ import json
 import re
 import shutil
 import struct
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import orjson
 import pytest
 
-from loopback import LoopbackEndpoint, Messages, serve_in_thread
+from loopback import LoopbackEndpoint
 from potstill.errors import InputError, MachineError
 from potstill.pipeline.check import Finding, check_job, locate, preflight
 from potstill.spec import JobSpec, parse_job
 
 EMBEDDED = "smollm2-135m-instruct"
 PROMPT = "Describe the bell number {:02d} in short words"  # ten tokens at four bytes each, and four around them
-
-
-def answer(messages: Messages) -> str:
-    return "Yes."
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[LoopbackEndpoint]:
-    with serve_in_thread(answer) as running:
-        yield running
 
 
 def write_rows(folder: Path, count: int = 40, *, gold: bool = False) -> None:
@@ -144,63 +133,6 @@ def test_an_endpoint_is_asked_once_and_only_where_that_is_wanted(tmp_path: Path,
     assert len(server.requests) == seen + 1
 
 
-def test_a_local_teacher_costs_nothing(tmp_path: Path) -> None:
-    write_rows(tmp_path, gold=True)
-    found = look(tmp_path, ask=True)
-    assert found["endpoint"].text == "none: the teacher runs on this machine"
-    counted = "40 requests, about 560 prompt tokens at 4 bytes each, at most 20480 answer tokens; nothing to pay"
-    assert found["price"].text.startswith(counted)
-
-
-@pytest.fixture
-def priced(tmp_path: Path, server: LoopbackEndpoint, monkeypatch: pytest.MonkeyPatch) -> str:
-    """A teacher at 1,000 and 2,000 dollars a million tokens, in a catalogue of the user's."""
-    catalog = tmp_path / "own.yaml"
-    price = "{input: 1000, output: 2000, date: 2026-11-01}"
-    endpoint = server.base_url.replace("//", "//me:hunter2@")
-    catalog.write_text(f"dear: {{model: loopback, endpoint: '{endpoint}', price: {price}}}\n")
-    monkeypatch.setenv("POTSTILL_CATALOG", str(catalog))
-    return "dear"
-
-
-@pytest.mark.parametrize(
-    ("gold", "models", "requests"),
-    [
-        (True, ["teacher", "distilled"], 40),  # each row once: 32 to learn from, 8 to be measured
-        (True, ["distilled"], 32),
-        (False, ["distilled"], 40),  # the teacher's answers to the test rows are the reference
-        (False, ["teacher", "distilled"], 48),  # and it is measured by a second answer
-    ],
-)
-def test_the_price_counts_every_request(tmp_path: Path, priced: str, gold: bool, models: list[str], requests: int) -> None:
-    write_rows(tmp_path, gold=gold)
-    found = look(tmp_path, ask=True, teacher=priced, generation={"max_tokens": 100}, evaluation={"models": models})
-    prompt, answers = requests * 14, requests * 100
-    dollars = (prompt * 1000 + answers * 2000) / 1e6
-    assert found["price"].text == (
-        f"{requests} requests, about {prompt} prompt tokens at 4 bytes each, at most {answers} answer tokens: "
-        f"at most about ${dollars:.2f} (prices of 2026-11-01)"
-    )
-
-
-def test_every_turn_of_a_conversation_is_asked_with_what_stands_before_it(tmp_path: Path, priced: str) -> None:
-    roles = ("user", "assistant", "user", "assistant")
-    rows = [{"messages": [{"role": role, "content": f"ab{number}"} for role in roles]} for number in range(10, 50)]
-    (tmp_path / "rows.jsonl").write_bytes(b"".join(orjson.dumps(row) + b"\n" for row in rows))
-    text = look(tmp_path, ask=True, task="conversation", teacher=priced, generation={"max_tokens": 10})["price"].text
-    # Two requests a row: a message of 5 tokens; that one again, an answer of 10 at most, and another of 5.
-    prompt = 40 * (5 + 5 + 10 + 5)
-    assert text.startswith(f"80 requests, about {prompt} prompt tokens at 4 bytes each, at most 800 answer tokens")
-
-
-def test_the_password_of_an_endpoint_is_not_shown(tmp_path: Path, priced: str, server: LoopbackEndpoint) -> None:
-    write_rows(tmp_path)
-    found = look(tmp_path, ask=True, teacher=priced, student=priced)
-    assert found["teacher"].text == f"dear: loopback at {server.base_url}"
-    assert found["student"].error is not None
-    assert "hunter2" not in json.dumps([finding.as_dict() for finding in found.values()])
-
-
 def test_a_teachers_terms_are_told_and_nothing_more(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ANTHROPIC_API_KEY", "a key")
     write_rows(tmp_path)
@@ -215,18 +147,6 @@ def test_new_prompts_are_announced(tmp_path: Path) -> None:
     text = look(tmp_path, generation={"mode": "prompts", "prompts": {"wanted": 100}})["prompts"].text
     assert text.startswith("24 of 24 train rows are models for new ones; 76 more are wanted, and up to 5 prompts")
     assert look(tmp_path, generation={"mode": "prompts", "prompts": {"wanted": 20}})["prompts"].text.startswith("none, unless")
-
-
-def test_the_price_counts_new_prompts_and_the_answers_to_them(tmp_path: Path, priced: str) -> None:
-    write_rows(tmp_path)
-    prompts = {"wanted": 100, "ways": ["persona"], "examples": 1, "max_tokens": 50}
-    generation = {"mode": "prompts", "max_tokens": 100, "prompts": prompts}
-    found = check_job(job(tmp_path, teacher=priced, generation=generation), ask_endpoint=True)
-    _own, written, answered = (finding.text for finding in found if finding.subject == "price")
-    assert written.startswith("new prompts, where each is kept at the first try, written by dear: 152 requests")
-    assert f"at most {152 * 50} answer tokens" in written
-    assert answered.startswith(f"answers to those by dear: 76 requests, about {76 * 14} prompt tokens")
-    assert f"at most {76 * 100} answer tokens" in answered
 
 
 def test_prompts_that_nobody_could_write_anew_are_refused(tmp_path: Path) -> None:
@@ -295,17 +215,6 @@ def test_rows_that_are_held_out_too_are_counted(tmp_path: Path) -> None:
     assert (train, text.endswith(" train rows are held out too")) == (32, True)
 
 
-def test_the_tokens_of_a_folder_are_counted_by_its_tokenizer(tmp_path: Path, tiny_student: Path) -> None:
-    """Its tokens are more than the words, and that many are still too few: the answer needs one more."""
-    write_rows(tmp_path)
-    student = {"path": str(tiny_student)}
-    error = look(tmp_path, student=student, training={"max_length": 16})["lengths"].error
-    assert error is not None
-    shortest = int(re.findall(r"more than (\d+)", str(error.expected))[0])
-    assert shortest > len(PROMPT.split())
-    assert look(tmp_path, student=student, training={"max_length": shortest + 1})["lengths"].error is None
-
-
 def test_a_template_that_refuses_the_rows_is_found_before_the_teacher_is_paid(tmp_path: Path, tiny_student: Path) -> None:
     rows = [{"text": f"Where is bell {number}?", "label": "ab"[number % 2]} for number in range(40)]
     (tmp_path / "rows.jsonl").write_bytes(b"".join(orjson.dumps(row) + b"\n" for row in rows))
@@ -337,30 +246,6 @@ def test_a_model_of_the_hub_that_is_here_already_is_looked_at_as_a_folder(
     assert look(tmp_path, student="someone/tiny")["student"].error is not None
 
 
-def test_a_budget_is_told(tmp_path: Path, priced: str) -> None:
-    write_rows(tmp_path)
-    found = look(tmp_path, teacher=priced, generation={"budget_usd": 2.5, "budget_tokens": 9000})
-    assert found["budget"].text == "the run ends before it has cost more than $2.50 or 9000 tokens"
-
-
-def test_a_budget_in_dollars_needs_a_price(tmp_path: Path, server: LoopbackEndpoint) -> None:
-    write_rows(tmp_path)
-    unpriced = job(tmp_path, teacher={"model": "loopback", "endpoint": server.base_url}, generation={"budget_usd": 1})
-    with pytest.raises(InputError, match="needs the teacher's price") as raised:
-        preflight(unpriced, tmp_path / "run")
-    assert "POTSTILL_CATALOG" in str(raised.value)
-    # A model on this machine costs no money.
-    assert look(tmp_path, generation={"budget_usd": 1})["budget"].error is None
-
-
-@pytest.mark.parametrize("gold", [True, False])
-def test_a_score_of_the_teacher_needs_gold_answers(tmp_path: Path, gold: bool) -> None:
-    write_rows(tmp_path, gold=gold)
-    finding = look(tmp_path, generation={"min_teacher_score": 0.25})["teacher score"]
-    assert (finding.error is None) == gold
-    assert gold == finding.text.endswith("have to score 0.25 in rouge_l")
-
-
 def test_a_tracker_that_is_not_installed_is_named(tmp_path: Path) -> None:
     write_rows(tmp_path)
     assert look(tmp_path, training={"trackers": ["tensorboard"]})["installed"].error is None
@@ -376,3 +261,14 @@ def test_a_launch_file_that_is_not_there_is_named(tmp_path: Path) -> None:
     assert (error.what, error.where) == ("the launch file (training.launch) does not exist", str(tmp_path / "fsdp.yaml"))
     with pytest.raises(InputError, match="leave out 'processes'"):
         look(tmp_path, training={"launch": "fsdp.yaml", "processes": 2})
+
+
+def test_the_tokens_of_a_folder_are_counted_by_its_tokenizer(tmp_path: Path, tiny_student: Path) -> None:
+    """Its tokens are more than the words, and that many are still too few: the answer needs one more."""
+    write_rows(tmp_path)
+    student = {"path": str(tiny_student)}
+    error = look(tmp_path, student=student, training={"max_length": 16})["lengths"].error
+    assert error is not None
+    shortest = int(re.findall(r"more than (\d+)", str(error.expected))[0])
+    assert shortest > len(PROMPT.split())
+    assert look(tmp_path, student=student, training={"max_length": shortest + 1})["lengths"].error is None

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from loopback import serve_in_thread
-from pipeline.test_check import answer, look, write_rows
+from pipeline.conftest import answer
+from pipeline.test_check import look, write_rows
 from stand_in_server import write_program
 
 CLAUDE = {"model": "claude-loopback", "endpoint": "http://127.0.0.1:9", "engine": "anthropic"}
