@@ -17,7 +17,7 @@ from pipeline.jobs import events, gold_answer, run_cli, start_cli, topic_rows, w
 
 pytest.importorskip("xllamacpp")
 ROWS = topic_rows(60)
-TRAINING = {"num_epochs": 6}
+TRAINING = {"num_epochs": 16}  # so long that a state is worth its while before the end
 # What a run measures of the machine, not of the models.
 OF_TIME = {
     "inference_time", "latency_p50", "latency_p95", "throughput_rps", "throughput_concurrency", "cost_per_1k_requests",
@@ -42,6 +42,11 @@ def kill_when(process: subprocess.Popen[bytes], ready: Callable[[], bool]) -> No
     process.wait(10)
 
 
+def steps_to_go_on_from(checkpoints: Path) -> set[int]:
+    whole = (path.parent for path in checkpoints.glob("checkpoint-*/complete.json"))
+    return {int(path.name.rpartition("-")[2]) for path in whole if (path / "optimizer.pt").exists()}
+
+
 def test_killed_three_times(tiny_student: Path, tmp_path: Path) -> None:
     data = write_rows_file(tmp_path / "rows.jsonl", ROWS)
     with serve_in_thread(gold_answer(ROWS), delay_s=0.05) as server:
@@ -57,8 +62,8 @@ def test_killed_three_times(tiny_student: Path, tmp_path: Path) -> None:
         kill_when(start_cli(*command), lambda: len(server.requests) >= alone + 20)
         in_flight = 4
         checkpoints = run / "student" / "checkpoints"
-        kill_when(start_cli(*command), lambda: any(checkpoints.glob("checkpoint-*/complete.json")))
-        before = max(int(path.parent.name.rpartition("-")[2]) for path in checkpoints.glob("checkpoint-*/complete.json"))
+        kill_when(start_cli(*command), lambda: bool(steps_to_go_on_from(checkpoints)))
+        before = max(steps_to_go_on_from(checkpoints))
         kill_when(start_cli(*command), lambda: (run / "evaluation" / "baseline.profile.json").is_file())
         teacher_measured = (run / "evaluation" / "teacher.jsonl").stat().st_mtime_ns
         done = run_cli(*command)

@@ -8,14 +8,16 @@ from pathlib import Path
 import pytest
 
 from potstill.errors import CorruptFileError
-from potstill.training.checkpoints import is_complete, keep_only, mark_complete, newest_checkpoint
+from potstill.training.checkpoints import is_complete, keep_only, mark_complete, newest_checkpoint, steps_needed
 
 
-def write(folder: Path, step: int, best: int | None = None) -> Path:
+def write(folder: Path, step: int, best: int | None = None, *, with_state: bool = True) -> Path:
     checkpoint = folder / f"checkpoint-{step}"
     checkpoint.mkdir(parents=True)
     (checkpoint / "model.safetensors").write_bytes(b"weights" * 100)
     (checkpoint / "trainer_state.json").write_text(json.dumps({"global_step": step, "best_global_step": best}))
+    if with_state:
+        (checkpoint / "rng_state.pth").write_bytes(b"random")
     mark_complete(checkpoint)
     return checkpoint
 
@@ -49,6 +51,15 @@ def test_one_whose_best_is_gone_is_passed_over(tmp_path: Path) -> None:
     write(tmp_path, 30, best=20)
     (best / "model.safetensors").unlink()
     assert newest_checkpoint(tmp_path) == first
+
+
+def test_weights_alone_are_nothing_to_go_on_from(tmp_path: Path) -> None:
+    write(tmp_path, 10, best=10, with_state=False)
+    assert newest_checkpoint(tmp_path) is None
+    latest = write(tmp_path, 15, best=10)
+    write(tmp_path, 20, best=20, with_state=False)
+    assert newest_checkpoint(tmp_path) == latest
+    assert steps_needed(tmp_path) == {10, 15}
 
 
 @pytest.mark.parametrize("step", [10, 20])

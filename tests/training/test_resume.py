@@ -28,10 +28,18 @@ Rows = tuple[list[Row], list[Row]]
 
 @pytest.fixture(autouse=True)
 def _one_thread_and_a_checkpoint_a_step(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.setattr(watch, "CHECKPOINT_INTERVAL_S", 0.0)
-    monkeypatch.setattr(watch, "SAVING_SHARE", float("inf"))
+    save_at_each_step(monkeypatch)
     with one_thread():
         yield
+
+
+def save_at_each_step(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(watch, "CHECKPOINT_INTERVAL_S", 0.0)
+    patch.setattr(watch, "SAVING_SHARE", float("inf"))
+
+
+def save_no_state_at_all(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(watch, "SAVING_SHARE", 1e-9)
 
 
 def train(student: Path, rows: Rows, out: Path, adapter: AdapterSpec | None = None, stop_at: int | None = None) -> Any:
@@ -149,6 +157,37 @@ def test_a_training_that_is_asked_to_stop_leaves_a_checkpoint_to_go_on_from(
     assert (result, weights(tmp_path)) == undisturbed
 
 
+def test_an_epoch_too_short_for_a_state_leaves_its_weights_alone(
+    tiny_student: Path, rows: Rows, tmp_path: Path, undisturbed: tuple[TrainingResult, bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    save_no_state_at_all(monkeypatch)
+    asked = iter([False, False, False, True])
+    with pytest.raises(JobCanceledError):
+        train_student(
+            tiny_student, *rows, tmp_path, SPEC, adapter=None, all_turns=True, on_event=lambda *_: None,
+            should_stop=lambda: next(asked),
+        )
+    with pytest.raises(KeyboardInterrupt):
+        train(tiny_student, rows, tmp_path, stop_at=8)  # in the second epoch; the first ends at step 6
+    kept = {path.name: (path / "optimizer.pt").exists() for path in (tmp_path / "checkpoints").iterdir()}
+    assert kept == {"checkpoint-4": True, "checkpoint-6": False}
+    result, steps = train(tiny_student, rows, tmp_path)
+    assert steps[0] == 5
+    assert (result, weights(tmp_path)) == undisturbed
+
+
+def test_without_a_state_to_go_on_from_a_training_begins_again(
+    tiny_student: Path, rows: Rows, tmp_path: Path, undisturbed: tuple[TrainingResult, bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    save_no_state_at_all(monkeypatch)
+    with pytest.raises(KeyboardInterrupt):
+        train(tiny_student, rows, tmp_path, stop_at=8)
+    assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == ["checkpoint-6"]
+    result, steps = train(tiny_student, rows, tmp_path)
+    assert steps[0] == 1
+    assert (result, weights(tmp_path)) == undisturbed
+
+
 def test_a_finished_training_is_published_again_without_a_step(
     tiny_student: Path, rows: Rows, tmp_path: Path, undisturbed: tuple[TrainingResult, bytes]
 ) -> None:
@@ -184,8 +223,10 @@ class _Bomb:
 def broken_off(tiny_student: Path, rows: Rows, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A training that was broken off after its first epoch's checkpoint."""
     out = tmp_path_factory.mktemp("broken_off")
-    with pytest.raises(KeyboardInterrupt):
-        train(tiny_student, rows, out, stop_at=7)
+    with pytest.MonkeyPatch.context() as patch:
+        save_at_each_step(patch)
+        with pytest.raises(KeyboardInterrupt):
+            train(tiny_student, rows, out, stop_at=7)
     return out
 
 

@@ -3,6 +3,8 @@
 transformers writes a checkpoint as a dozen files, one after the other; a process killed meanwhile leaves some of them. So a
 checkpoint counts once a list of its files and their sizes, written last and renamed into place, stands beside them and holds.
 The list has their digests too: a whole checkpoint with other contents is no matter of a kill, and is an error.
+
+Not every one holds the optimizer's state, twice the room of the weights: the weights of a best epoch serve without it.
 """
 
 from __future__ import annotations
@@ -70,22 +72,26 @@ def checkpoint_path(folder: Path, step: int) -> Path:
 
 
 def newest_checkpoint(folder: Path) -> Path | None:
-    """The complete checkpoint of the latest step whose best predecessor is complete too; None where there is none.
+    """The checkpoint to go on from; None where there is none.
 
     Raises:
-        CorruptFileError: one of the two is not what was written.
+        CorruptFileError: it or the best one before it is not what was written.
     """
+    steps = steps_needed(folder)
+    for step in sorted(steps):
+        check_contents(checkpoint_path(folder, step))
+    return checkpoint_path(folder, max(steps)) if steps else None
+
+
+def steps_needed(folder: Path) -> set[int]:
+    """The latest step to go on from, with complete weights and state, and the best step before it, with complete weights."""
     for step in sorted(_steps(folder), reverse=True):
         checkpoint = checkpoint_path(folder, step)
-        if is_complete(checkpoint):
-            check_contents(checkpoint)
-            best = read_state(checkpoint).get("best_global_step")
-            if best is None or best == step:
-                return checkpoint
+        if is_complete(checkpoint) and processes_of(checkpoint):
+            best = read_state(checkpoint).get("best_global_step") or step
             if is_complete(checkpoint_path(folder, best)):
-                check_contents(checkpoint_path(folder, best))
-                return checkpoint
-    return None
+                return {step, best}
+    return set()
 
 
 def read_state(checkpoint: Path) -> dict[str, Any]:
@@ -95,7 +101,10 @@ def read_state(checkpoint: Path) -> dict[str, Any]:
 
 
 def processes_of(checkpoint: Path) -> int:
-    """How many processes trained together when it was written: each has the state of its random numbers in it."""
+    """How many processes trained together when it was written: each has the state of its random numbers in it.
+
+    0 where it holds weights alone, and no training can go on from it.
+    """
     return len(list(checkpoint.glob("rng_state*.pth")))
 
 

@@ -2,7 +2,8 @@
 
 Checkpoints, schedules, gradient accumulation and devices are the Trainer's. Ours: only answer tokens go through the head, the
 loss is divided by the step's target tokens once, the order of rows follows from seed and epoch, validation counts every token
-alike and computes in float32, and a checkpoint is written at each epoch's end and about every minute between.
+alike and computes in float32, and checkpoints are written at an epoch's end and about every minute between. They hold what it
+takes to go on unless that would cost more than a twentieth of the time; the best epoch's weights are always kept.
 
 Several processes: the first writes and deletes, and the others wait for it. Rows that fill up batches have no targets, so that
 nothing is learnt or measured twice.
@@ -21,7 +22,7 @@ from transformers import PrinterCallback, Trainer, TrainerControl
 
 from potstill.errors import InputError, MachineError
 from potstill.signals.products import multiplied_by_the_faster_library
-from potstill.training.checkpoints import checkpoint_path, keep_only, mark_complete
+from potstill.training.checkpoints import checkpoint_path, keep_only, mark_complete, steps_needed
 from potstill.training.head import sum_tied_gradients_in_place
 from potstill.training.layers import load_projectors, save_projectors
 from potstill.training.losses.fused import FusedLoss
@@ -130,8 +131,8 @@ class StudentTrainer(Trainer):  # type: ignore[misc]
         return self._order
 
     def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
-        finished = self.state.global_step >= self.state.max_steps or self.control.should_training_stop
-        if not finished or self.was_stopped:  # nothing goes on from the last one, and these take twice the room of the weights
+        # Nothing goes on from the last one, and these take twice the room of the weights.
+        if not self._is_finished() or self.was_stopped:
             super()._save_optimizer_and_scheduler(output_dir)
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
@@ -140,12 +141,16 @@ class StudentTrainer(Trainer):  # type: ignore[misc]
             load_projectors(self._objective.layers, Path(resume_from_checkpoint))
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
-        started = time.monotonic()
         folder, step = Path(self.args.output_dir), self.state.global_step
+        with_state = self._is_finished() or self.was_stopped or self._watch.wants_state()
+        if not with_state and self.state.best_global_step != step:
+            return
+        started = time.monotonic()
         checkpoint = checkpoint_path(folder, step)
         if self._team.is_first:
             shutil.rmtree(checkpoint, ignore_errors=True)  # what a killed process may have left of it
         self._team.wait()
+        self.args.save_only_model = not with_state
         try:
             super()._save_checkpoint(model, trial)
             self._team.wait()  # each process has its own part of the state
@@ -158,8 +163,12 @@ class StudentTrainer(Trainer):  # type: ignore[misc]
                 hint="see that the disk has room for two checkpoints, each three times the student's weights; then run again",
             ) from error
         if self._team.is_first:
-            keep_only(folder, {step, self.state.best_global_step or step})
-        self._watch.saved(time.monotonic() - started)
+            keep_only(folder, steps_needed(folder) | {self.state.best_global_step or step})
+        if with_state:
+            self._watch.saved(time.monotonic() - started)
+
+    def _is_finished(self) -> bool:
+        return bool(self.state.global_step >= self.state.max_steps or self.control.should_training_stop)
 
     def _complete(self, checkpoint: Path) -> None:
         if self._objective.layers is not None:

@@ -8,6 +8,7 @@ from typing import Any
 
 import psutil
 import torch
+from torch import nn
 from transformers import TrainerCallback
 
 from potstill.errors import JobFailedError
@@ -17,6 +18,8 @@ from potstill.training.team import Team
 
 CHECKPOINT_INTERVAL_S = 60.0
 SAVING_SHARE = 0.05  # of the time at most: large models save more rarely than every minute
+SAVING_RATE = 5e8  # bytes a second: what to expect of a disk before the first checkpoint was timed
+SAVED_BYTES = 12  # a trained weight, with its two moments
 OnEvent = Callable[[str, dict[str, Any]], None]
 
 
@@ -40,9 +43,11 @@ class Watch(TrainerCallback):  # type: ignore[misc]
         self.was_stopped = False
         self._first_step = 0
         self._started = self._last_save = time.monotonic()
-        self._save_interval_s = CHECKPOINT_INTERVAL_S
+        self._saving_s = 0.0
 
-    def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+    def on_train_begin(self, args: Any, state: Any, control: Any, model: nn.Module, **_: Any) -> None:
+        trained = sum(weight.numel() for weight in model.parameters() if weight.requires_grad)
+        self._saving_s = trained * SAVED_BYTES / SAVING_RATE
         self._first_step = state.global_step
         self._started = self._last_save = time.monotonic()
 
@@ -53,7 +58,7 @@ class Watch(TrainerCallback):  # type: ignore[misc]
         if state.global_step % self._steps_per_epoch == 0 or state.global_step >= state.max_steps:
             control.should_log = True  # so that no loss is averaged across an epoch's end, where the Trainer saves
         elif control.should_log:  # only where the loss was just logged is a resumed history the same
-            is_due = time.monotonic() - self._last_save >= self._save_interval_s
+            is_due = self._is_worth_saving() and time.monotonic() - self._last_save >= CHECKPOINT_INTERVAL_S
             stopped, due = self._team.first_says(self._should_stop(), is_due)
             self.was_stopped = control.should_training_stop = bool(stopped)
             control.should_save = bool(stopped or due)
@@ -83,10 +88,17 @@ class Watch(TrainerCallback):  # type: ignore[misc]
         if any(self._team.first_says(is_enough)):
             control.should_training_stop = True
 
+    def wants_state(self) -> bool:
+        """Whether a checkpoint may take the time to hold all it takes to go on; every process has to ask at the same place."""
+        return any(self._team.first_says(self._is_worth_saving()))
+
+    def _is_worth_saving(self) -> bool:
+        return time.monotonic() - self._last_save >= self._saving_s / SAVING_SHARE
+
     def saved(self, seconds: float) -> None:
-        """A checkpoint was written, which took so long."""
+        """A checkpoint to go on from was written, which took so long."""
         self._last_save = time.monotonic()
-        self._save_interval_s = max(CHECKPOINT_INTERVAL_S, seconds / SAVING_SHARE)
+        self._saving_s = seconds
 
 
 def _tell_nobody(kind: str, values: dict[str, Any]) -> None: ...
