@@ -1,13 +1,14 @@
 """Does a budget hold, whatever is killed?
 
 One arm: `potstill run` asks a loopback teacher that keeps its own bill, a token a byte, for every request that it has received,
-those included whose replies are lost on the way (5 % of them). The run is killed (SIGKILL) 20 times at random moments and
-started again; then it runs until the budget stops it, and with a larger budget to its end. The bill must never be above the
-budget, a run that is stopped must ask for nothing when it is started again, and every row must be answered in the end.
+those included whose replies are lost on the way (5 % of them); with --own-prompt it counts a prompt of its own, too, of which no
+request tells. The run is killed (SIGKILL) 20 times at random moments and started again; then it runs until the budget stops it,
+and with a larger budget to its end. The bill must never be above the budget, a run that is stopped must ask for nothing when it
+is started again, and every row must be answered in the end.
 
 It is stored when it is finished; the same command shows it again. Two CPU cores take about two minutes.
 
-    python benchmarks/budget.py [--runs FOLDER] [--kills N] [--seed N]
+    python benchmarks/budget.py [--runs FOLDER] [--kills N] [--seed N] [--own-prompt TOKENS]
 """
 
 from __future__ import annotations
@@ -48,12 +49,13 @@ def main() -> int:
     parser.add_argument("--runs", type=Path, default=ROOT / "runs" / "benchmarks" / "budget")
     parser.add_argument("--kills", type=int, default=20)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--own-prompt", type=int, default=0, help="tokens that the teacher adds to each request's")
     options = parser.parse_args()
-    store = options.runs / f"kills-{options.kills}-seed-{options.seed}.json"
+    store = options.runs / f"kills-{options.kills}-seed-{options.seed}-own-{options.own_prompt}.json"
     if not store.is_file():
         shutil.rmtree(options.runs, ignore_errors=True)
         options.runs.mkdir(parents=True)
-        store.write_bytes(orjson.dumps(measure(options.runs, options.kills, random.Random(options.seed))))
+        store.write_bytes(orjson.dumps(measure(options.runs, options.kills, random.Random(options.seed), options.own_prompt)))
     return 0 if show(orjson.loads(store.read_bytes())) else 1
 
 
@@ -88,7 +90,7 @@ class Runner:
         return process.returncode, printed
 
 
-def measure(folder: Path, kills: int, moments: random.Random) -> dict[str, Any]:
+def measure(folder: Path, kills: int, moments: random.Random, own_prompt: int) -> dict[str, Any]:
     """The bill after the kills, when the budget has stopped the run, when it was started once more, and at the end."""
     labels = [LABELS[number % len(LABELS)] for number in range(ROWS)]
     rows = [{"text": f"Where is my {label} number {number}?", "label": label} for number, label in enumerate(labels)]
@@ -97,7 +99,7 @@ def measure(folder: Path, kills: int, moments: random.Random) -> dict[str, Any]:
     def answer(messages: Messages) -> str:
         return messages[-1]["content"].split()[3]
 
-    bill = VendorsBill(answer, PRICE, lost=LOST)
+    bill = VendorsBill(answer, PRICE, lost=LOST, own_prompt=own_prompt)
     highest = 0.0
     with serve_in_thread(answer, fault=bill.fault, delay_s=DELAY_S) as server:
         runner = Runner(folder, server.base_url)

@@ -25,11 +25,13 @@ class VendorsBill:
     """What was received and is to be paid, in tokens and dollars.
 
     answer: what the teacher says. lost: the share of the replies that are cut, broken, or come without a count of tokens.
+    own_prompt: tokens that it adds to each request's.
     """
 
     answer: Callable[[Messages], str]
     price: Price
     lost: float = 0.0
+    own_prompt: int = 0
     tokens: int = 0
     usd: float = 0.0
     requests: int = 0
@@ -38,7 +40,8 @@ class VendorsBill:
     def fault(self, messages: Messages, attempt: int) -> Fault:
         """The reply to a request, which is billed whatever becomes of it."""
         text = self.answer(messages)
-        read = _TEMPLATE_TOKENS + sum(len(message["content"].encode()) + _MESSAGE_TOKENS for message in messages)
+        around = self.own_prompt + _TEMPLATE_TOKENS
+        read = around + sum(len(message["content"].encode()) + _MESSAGE_TOKENS for message in messages)
         written = len(text.encode())
         self.requests += 1
         self.tokens += read + written

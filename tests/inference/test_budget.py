@@ -10,11 +10,13 @@ from typing import Any
 
 import pytest
 
+from billing import VendorsBill
 from loopback import Fault, LoopbackEndpoint, Messages, completion, cut, drop, hang, raw, status
 from potstill.catalog import Price, ResolvedModel
 from potstill.errors import BudgetError, EndpointError
 from potstill.inference.budget import Account, Budget, Ledger
 from potstill.inference.client import Answer, Client
+from potstill.inference.compaction import compact_journal
 from potstill.inference.endpoint import EndpointEngine
 from potstill.inference.journal import Journal
 from potstill.inference.protocol import RawReply, Request, Sampling
@@ -112,6 +114,18 @@ def test_an_endpoint_that_counts_more_than_the_bound_gets_a_wider_one() -> None:
         account.cost(request, reply(long), narrow)
     assert account.worst(request).output_tokens == 12
     assert account.worst(request).input_tokens == narrow.input_tokens
+
+
+async def test_what_is_in_flight_may_cost_more_once_a_reply_did(tmp_path: Path) -> None:
+    ledger = Ledger(Budget(tokens=10**6))
+    account = Account(ledger, PRICE)
+    bills = [await account.open(ask("Why?", 5)) for _ in range(3)]
+    held = ledger.spent_tokens
+    bills[0].came_back(reply(completion("word " * 12)))
+    assert ledger.spent_tokens == held + 3 * 7
+    for bill in bills:
+        bill.close()
+    assert ledger.spent_tokens == 7 + 12 + 2 * account.worst(ask("Why?", 5)).tokens
 
 
 def test_a_model_on_this_machine_costs_tokens_alone() -> None:
@@ -219,3 +233,18 @@ async def test_a_cancelled_request_counts_in_full(tmp_path: Path) -> None:
             with pytest.raises(BudgetError):
                 await client.ask(ask("row 2"))
     assert len(server.requests) == 1
+
+
+async def test_a_prompt_of_the_endpoints_own_is_known_before_many_are_asked_and_after_a_restart(tmp_path: Path) -> None:
+    """Sixteen at once would be billed 16,000 tokens, of which nobody knew."""
+    budget, bill = Budget(tokens=5000), VendorsBill(three_words, PRICE, own_prompt=1000)
+    async with LoopbackEndpoint(three_words, fault=bill.fault, delay_s=0.05) as server:
+        for _ in range(3):
+            ledger = Ledger.of_run(tmp_path, budget, PRICE)
+            engine = EndpointEngine(server.base_url, "m", None, timeout_s=20)
+            with Journal(tmp_path / "generate") as journal:
+                account = Account.of(ResolvedModel("m", "endpoint", price=PRICE), ledger)
+                await ask_until_used_up(Client(engine, journal, concurrency=16, account=account), 200)
+            await engine.aclose()
+            compact_journal(tmp_path / "generate")
+            assert (bill.requests, bill.tokens) == (4, 4 * (1000 + 12 + 5 + 5 + 13))

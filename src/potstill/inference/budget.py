@@ -38,6 +38,7 @@ class Ledger:
         self._budget = budget or Budget()
         self._tokens = self._picodollars = 0  # spent, and held back for requests in flight
         self._known_tokens = self._known_picodollars = 0
+        self.beyond = (0, 0)  # as `Spending.beyond`, of any model of the run
         self._in_flight = 0
         self._waiting: list[asyncio.Future[None]] = []
 
@@ -62,6 +63,7 @@ class Ledger:
         """Count what a journal holds already; `price` as in `of_run`."""
         tokens, picodollars = spending.total.at(price)
         self._tokens, self._picodollars = self._tokens + tokens, self._picodollars + picodollars
+        self.beyond = (max(self.beyond[0], spending.beyond[0]), max(self.beyond[1], spending.beyond[1]))
         tokens, picodollars = spending.known.at(price)
         self._known_tokens, self._known_picodollars = self._known_tokens + tokens, self._known_picodollars + picodollars
 
@@ -83,10 +85,19 @@ class Ledger:
 
     def resume(self, worst: Cost) -> None:
         """A request that is held back for since an earlier process, as the journals say, is in flight again."""
-        if self._budget == Budget():  # then they were not read
+        if not self.is_limited:  # then they were not read
             self._tokens += worst.tokens
             self._picodollars += worst.picodollars or 0
         self._in_flight += 1
+
+    @property
+    def is_limited(self) -> bool:
+        return self._budget != Budget()
+
+    def replace(self, held: Cost, worst: Cost) -> None:
+        """A request in flight may cost other than was held back for it."""
+        self._tokens += worst.tokens - held.tokens
+        self._picodollars += (worst.picodollars or 0) - (held.picodollars or 0)
 
     def settle(self, worst: Cost, actual: Cost | None) -> None:
         """A request that was held back for is over, and cost this; None where nobody knows, so that it counts in full."""
@@ -150,6 +161,10 @@ class Bill:
         self._account, self._request, self._worst = account, request, worst
         self._actual: Cost | None = None
 
+    def grow(self) -> None:
+        """Hold back more: a reply has shown that the endpoint counts more than was thought."""
+        self._worst = self._account.hold_again(self._request, self._worst)
+
     def at_most(self) -> dict[str, Any]:
         return self._worst.as_dict()
 
@@ -159,7 +174,8 @@ class Bill:
         A refusal (4xx, overloaded) comes before any work is done. Any other fault may come after it.
         """
         self._actual = self._account.cost(self._request, raw, self._worst)
-        return self._actual.as_dict()
+        beyond = self._account.beyond
+        return {**self._actual.as_dict(), **({"beyond": beyond} if any(beyond) else {})}
 
     def broke(self, error: TransportError) -> dict[str, Any]:
         """Nothing where the request never went out; else nobody knows, and it counts in full."""
@@ -170,7 +186,7 @@ class Bill:
 
     def close(self) -> None:
         """The request is over; without an outcome it counts in full."""
-        self._account.settle(self._worst, self._actual)
+        self._account.settle(self, self._worst, self._actual)
 
 
 class Account:
@@ -179,16 +195,31 @@ class Account:
     Args:
         ledger: Of the run.
         price: None where it is not known.
+        first_alone: Nothing is sent beside the first request before that was answered. An endpoint may count tokens that no
+            text has, those of a prompt of its own, say: once known, they are held back for all requests that follow.
+
+    Attributes:
+        beyond: How many input and output tokens more than its texts can have the endpoint was seen to count.
     """
 
-    def __init__(self, ledger: Ledger, price: Price | None = None) -> None:
+    def __init__(self, ledger: Ledger, price: Price | None = None, *, first_alone: bool = False) -> None:
         self._ledger, self._price = ledger, price
-        self._beyond_input = self._beyond_output = 0
+        self.beyond = ledger.beyond
+        self._open: set[Bill] = set()
+        self._knows_endpoint = not first_alone
+        self._waiting_for_first = asyncio.Lock()
+        self._first_is_over = asyncio.Event()
+        self._first_is_over.set()
 
     @classmethod
     def of(cls, model: ResolvedModel, ledger: Ledger) -> Account:
-        """A model on this machine costs no money; its tokens count nevertheless."""
-        return cls(ledger, model.price if model.kind == "endpoint" else Price(0.0, 0.0))
+        """A model on this machine costs no money; its tokens count nevertheless.
+
+        The first request of a batch goes with the others: alone it could take a day.
+        """
+        is_asked = model.kind == "endpoint"
+        price = model.price if is_asked else Price(0.0, 0.0)
+        return cls(ledger, price, first_alone=is_asked and not model.batch and ledger.is_limited)
 
     async def open(self, request: Request) -> Bill:
         """Hold back the most that a request can cost; whoever opens a bill closes it.
@@ -196,16 +227,30 @@ class Account:
         Raises:
             BudgetError: see `Ledger.reserve`.
         """
+        if self._knows_endpoint:
+            return await self._reserved(request)
+        async with self._waiting_for_first:
+            await self._first_is_over.wait()
+            bill = await self._reserved(request)
+            if not self._knows_endpoint:
+                self._first_is_over.clear()
+            return bill
+
+    async def _reserved(self, request: Request) -> Bill:
         worst = self.worst(request)
         await self._ledger.reserve(worst)
-        return Bill(self, request, worst)
+        bill = Bill(self, request, worst)
+        self._open.add(bill)
+        return bill
 
     def reopen(self, request: Request) -> Bill:
         """The bill of a request that an earlier process has sent and that is still under way: the ledger holds its most
         already, because its intent has no outcome yet."""
         worst = self.worst(request)
         self._ledger.resume(worst)
-        return Bill(self, request, worst)
+        bill = Bill(self, request, worst)
+        self._open.add(bill)
+        return bill
 
     def worst(self, request: Request) -> Cost:
         """The most that a request can cost: its bytes and the template's bound its tokens, `max_tokens` those of the answer.
@@ -213,25 +258,40 @@ class Account:
         An endpoint that was seen to count more than that (it adds a prompt of its own, say) gets so much more of a bound.
         """
         read, written = _bounds(request)
-        return Cost.of(read + self._beyond_input, written + self._beyond_output, self._price)
+        return Cost.of(read + self.beyond[0], written + self.beyond[1], self._price)
 
     def cost(self, request: Request, raw: RawReply, worst: Cost) -> Cost:
         """See `Bill.came_back`."""
         used = used_tokens(raw.body)
+        self._knows_endpoint = self._knows_endpoint or raw.status == 200
         if used is None:
             return self.nothing if 400 <= raw.status < 500 or raw.status in _OVERLOADED else worst
-        read, written = _bounds(request)
-        self._beyond_input = max(self._beyond_input, used[0] - read)
-        self._beyond_output = max(self._beyond_output, used[1] - written)
+        self._learn_from(request, *used)
         return Cost.of(*used, self._price)
+
+    def _learn_from(self, request: Request, read: int, written: int) -> None:
+        """Bound all requests higher, those in flight too, where this one took more than its bounds."""
+        bounds, known = _bounds(request), self.beyond
+        self.beyond = (max(known[0], read - bounds[0]), max(known[1], written - bounds[1]))
+        if self.beyond != known:
+            for bill in self._open:
+                bill.grow()
 
     @property
     def nothing(self) -> Cost:
         """What a request costs that was not sent, or that was refused before any work."""
         return Cost.of(0, 0, self._price)
 
-    def settle(self, worst: Cost, actual: Cost | None) -> None:
+    def hold_again(self, request: Request, held: Cost) -> Cost:
+        """Hold back what a request can cost by now, in place of this."""
+        worst = self.worst(request)
+        self._ledger.replace(held, worst)
+        return worst
+
+    def settle(self, bill: Bill, worst: Cost, actual: Cost | None) -> None:
         """See `Ledger.settle`."""
+        self._open.discard(bill)
+        self._first_is_over.set()
         self._ledger.settle(worst, actual)
 
 

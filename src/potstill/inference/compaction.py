@@ -106,6 +106,8 @@ class _Plan:
 
 def _spent(spending: Spending, held_back: Spending) -> Iterator[dict[str, Any]]:
     """Records that add up to what was spent, but for the intents that stay and count by themselves."""
+    if spending.beyond != (0, 0):
+        yield {"kind": "spent", "price": {**Cost().as_dict(), "beyond": spending.beyond}, "known": True}
     known, rest = spending.known, Sum()
     for sum_, sign in ((spending.total, 1), (known, -1), (held_back.total, -1)):
         rest.tokens += sign * sum_.tokens

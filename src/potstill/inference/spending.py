@@ -85,10 +85,12 @@ class Spending:
     """The sum of one journal. Memory holds one entry a request whose outcome is not known.
 
     total: all of it. known: the part that outcomes account for; the rest is what was held back for requests without one.
+    beyond: how many input and output tokens more than a text can have an endpoint was seen to count at most.
     """
 
     def __init__(self) -> None:
         self.total, self.known = Sum(), Sum()
+        self.beyond = (0, 0)
         self._open: dict[str, Cost] = {}
 
     def note(self, note: Mapping[str, Any]) -> None:
@@ -99,6 +101,8 @@ class Spending:
         """
         kind, price = note["kind"], note.get("price")
         cost = Cost.from_dict(price) if price else None
+        if price and "beyond" in price:
+            self.beyond = (max(self.beyond[0], price["beyond"][0]), max(self.beyond[1], price["beyond"][1]))
         if kind == "spent" and cost is not None:
             self.total.add(cost)
             if note.get("known"):
