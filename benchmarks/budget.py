@@ -1,10 +1,10 @@
 """Does a budget hold, whatever is killed?
 
 One arm: `potstill run` asks a loopback teacher that keeps its own bill, a token a byte, for every request that it has received,
-those included whose replies are lost on the way (5 % of them); with --own-prompt it counts a prompt of its own, too, of which no
-request tells. The run is killed (SIGKILL) 20 times at random moments and started again; then it runs until the budget stops it,
-and with a larger budget to its end. The bill must never be above the budget, a run that is stopped must ask for nothing when it
-is started again, and every row must be answered in the end.
+those included whose replies are lost on the way (5 % of them); with --own-prompt it counts a prompt of its own, too, which no
+request tells of. The run is killed (SIGKILL) 20 times at random moments and started again; then it runs until the budget stops
+it, and with a larger budget to its end. The bill must never be above the budget, a run that is stopped must ask for nothing
+when started again, and every row must be answered in the end.
 
 It is stored when it is finished; the same command shows it again. Two CPU cores take about two minutes.
 

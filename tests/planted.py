@@ -105,7 +105,7 @@ class Planter:
         rows = [*good, *resembling, *faulty, *(copy for _, copy in copies), *(copy for _, copy, _ in near)]
         self.draw.shuffle(rows)
         return Planted(
-            _copies_last(rows, {copy.id: row.id for row, copy, *_ in [*copies, *near]}),
+            copies_last(rows, {copy.id: row.id for row, copy, *_ in [*copies, *near]}),
             self.held_out, faults, kinds, too_many=each, resembling=each,
         )
 
@@ -113,8 +113,8 @@ class Planter:
         """A row without a fault, whose question has so many sentences at least beside the last."""
         self._made += 1
         statements = self.draw.sample(self._statements, self.draw.randint(least, 4))
-        question = self._renumbered(" ".join([*statements, self.draw.choice(self._questions)]))
-        lines = self._renumbered("\n".join(self.draw.sample(self._lines, self.draw.randint(2, 5))))
+        question = self.renumbered(" ".join([*statements, self.draw.choice(self._questions)]))
+        lines = self.renumbered("\n".join(self.draw.sample(self._lines, self.draw.randint(2, 5))))
         number = self.draw.randint(2, 999)
         return Row(
             f"row-{self._made}", (SYSTEM, Message("user", question), Message("assistant", f"{lines}\n#### {number}")),
@@ -126,7 +126,7 @@ class Planter:
         """The same question in other case and white space, with an answer of its own."""
         question = row.messages[1].content
         altered = [question, question.upper(), question.replace(" ", "  "), f"\n{question} ", question.lower()]
-        return self._same_answer(row, self.draw.choice(altered))
+        return self.same_answer(row, self.draw.choice(altered))
 
     def nearly(self, row: Row, number: int) -> tuple[Row, str]:
         """A question that differs in one word, or in as many as leave it a similarity of 0.92 or 0.85."""
@@ -138,13 +138,13 @@ class Planter:
                 if similarity(" ".join(words), question) < least:
                     break
                 altered = " ".join(words)
-        return self._same_answer(row, altered), f"similarity {similarity(altered, question):.1f}"
+        return self.same_answer(row, altered), f"similarity {similarity(altered, question):.1f}"
 
-    def _same_answer(self, row: Row, question: str) -> Row:
+    def same_answer(self, row: Row, question: str) -> Row:
         """A row with another question and solution, and the same number in the end."""
         return asked(answered(replace(self.good(), reference=row.reference), _body(self.good())), question)
 
-    def _renumbered(self, text: str) -> str:
+    def renumbered(self, text: str) -> str:
         return _NUMBER.sub(lambda found: str(self.draw.randint(2, 99)), text)
 
     def _refused(self, row: Row, number: int) -> tuple[Row, str]:
@@ -222,7 +222,7 @@ class Planter:
 
     def _long_or_short(self, row: Row, number: int) -> tuple[Row, str]:
         if number % 2:
-            return answered(row, self._renumbered("\n".join(self.draw.sample(self._lines, 120)))), "long"
+            return answered(row, self.renumbered("\n".join(self.draw.sample(self._lines, 120)))), "long"
         return said(row, row.references[0].removeprefix("#### ")), "short"
 
     def _seen(self, row: Row, number: int) -> tuple[Row, str]:
@@ -263,7 +263,7 @@ def _body(row: Row) -> str:
     return row.messages[-1].content.rpartition("\n")[0]
 
 
-def _copies_last(rows: list[Row], originals: dict[str, str]) -> list[Row]:
+def copies_last(rows: list[Row], originals: dict[str, str]) -> list[Row]:
     """The rows, each copy behind its original."""
     place = {row.id: number for number, row in enumerate(rows)}
     for copy, original in originals.items():
