@@ -135,7 +135,7 @@ def size(subject: Subject) -> Result:
     result: Result = {"said": [f"{len(texts)} texts, {tokens} target tokens"], "bars": []}
     for name, encoding in ENCODINGS.items():
         with folder() as place, SignalStore(place, subject.header(encoding), writable=True) as store:
-            capture(teacher, texts, store)
+            capture(teacher, texts, [store])
             signal = store.read([text.key for text in texts], 1.0)
             entries = (signal.logprobs > -torch.inf) if name == "top_k" else (signal.shares > 0)
             on_disk = sum(path.stat().st_size for path in place.glob("*.sig"))
@@ -165,7 +165,7 @@ def reading(subject: Subject) -> Result:
 
 def fill(place: Path, header: StoreHeader, teacher: LiveTeacher, texts: Sequence[CaptureText]) -> list[str]:
     with SignalStore(place, header, writable=True) as store:
-        capture(teacher, texts, store)
+        capture(teacher, texts, [store])
         bodies = [store._bodies([text.key])[0] for text in texts]
         records = [(body.positions, bytes(body.content)) for body in bodies]
         keys: list[str] = []
@@ -197,7 +197,7 @@ def cost(subject: Subject) -> Result:
                 plain_pass(teacher, texts)
             else:
                 with folder() as place, SignalStore(place, subject.header(ENCODINGS[name]), writable=True) as store:
-                    capture(teacher, texts, store)
+                    capture(teacher, texts, [store])
             if turn:  # the first one warms up
                 times.append(time.perf_counter() - started)
     median = {name: statistics.median(times) for name, times in seconds.items()}

@@ -18,7 +18,7 @@ from pathlib import Path
 from potstill.catalog import resolve
 from potstill.generation import RejectedRow
 from potstill.pipeline.asking import answers_in_order
-from potstill.pipeline.train import build_initial_student
+from potstill.pipeline.untouched import build_initial_student
 from potstill.rows import Message, Row, read_rows, write_rows
 from potstill.spec import GenerationSpec, ModelSpec, ShrinkSpec
 from potstill.student.shrink import decoder_layers

@@ -89,7 +89,7 @@ def test_beside_the_student_nothing_is_kept(
 def test_hidden_states_are_kept_too_and_read_once(captured: tuple[Path, list[dict[str, Any]]], tiny_student: Path) -> None:
     home, _ = captured
     training = {**KD, "loss": {"forward_kl": 1.0, "hidden": 0.1}}
-    assert done(run(job_of(home, tiny_student, training=training), home / "run"))[-1] == "train"
+    assert done(run(job_of(home, tiny_student, training=training), home / "run")) == ["capture", "train"]
     assert training_of(home / "run")["loss_curve"][0]["parts"].keys() == {"forward_kl", "hidden", "agreement"}
     (store,) = (home / "run" / "signals").glob("hidden-*")
     files = {path: path.stat().st_size for path in store.glob("*.sig")}
@@ -186,6 +186,9 @@ def test_what_cannot_be_is_said_before_anything_is_paid_for(tiny_student: Path, 
     assert found.error is None
     own = look(tmp_path, teacher={"path": str(tiny_student)}, student=student, training=KD)["signals"]
     assert own.text == "teacher and student have the same tokens"
+    layered = {**KD, "loss": {"forward_kl": 1, "hidden": 0.1}}
+    room = look(tmp_path, teacher={"path": str(tiny_student)}, student=student, training=layered)["signals"].text
+    assert room == "hidden states: 0.1 kB an answer token, at most 2 MB on the disk"
     other = renumbered(tiny_student, tmp_path / "other")
     error = look(tmp_path, teacher={"path": str(other)}, student=student, training=KD)["signals"].error
     assert error is not None

@@ -14,7 +14,7 @@ import pytest
 
 from loopback import LoopbackEndpoint, Messages, serve_in_thread
 from potstill.catalog import resolve
-from potstill.pipeline.train import build_initial_student
+from potstill.pipeline.untouched import build_initial_student
 from potstill.rows import Message, Row
 from potstill.spec import ModelSpec, ShrinkSpec
 from service.conftest import wait_until

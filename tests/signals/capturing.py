@@ -53,4 +53,4 @@ def tell(progress: CaptureProgress) -> None:
 if __name__ == "__main__":
     capture_module.BATCH_TOKENS, capture_module.TILE_BYTES = SMALL_BATCH_TOKENS, SMALL_TILE_BYTES
     with SignalStore(Path(sys.argv[1]), StoreHeader(KEYS, FORMS[sys.argv[2]]), writable=True) as opened:
-        capture(teacher(), some_texts(), opened, on_progress=tell)
+        capture(teacher(), some_texts(), [opened], on_progress=tell)

@@ -6,6 +6,8 @@ import random
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,6 +20,7 @@ from potstill.signals.capture import CaptureProgress, CaptureText, capture
 from potstill.signals.counts import CountsEncoding
 from potstill.signals.header import StoreHeader
 from potstill.signals.hidden import HiddenEncoding
+from potstill.signals.records import Record
 from potstill.signals.signal import Counts, TopK
 from potstill.signals.source import TargetBatch
 from potstill.signals.store import SignalStore, StoredSignals
@@ -48,7 +51,7 @@ def batch_of(text: CaptureText) -> TargetBatch:
 
 def captured(folder: Path, form: str, live: LiveTeacher, texts: list[CaptureText] | None = None) -> SignalStore:
     with SignalStore(folder, StoreHeader(KEYS, FORMS[form]), writable=True) as store:
-        capture(live, TEXTS if texts is None else texts, store)
+        capture(live, TEXTS if texts is None else texts, [store])
     return SignalStore(folder)
 
 
@@ -119,8 +122,8 @@ def test_a_killed_capture_goes_on_and_ends_with_the_same_bytes(live: LiveTeacher
         assert done <= len(store)
         left = len(store.missing([text.key for text in TEXTS]))
     with SignalStore(tmp_path / "killed", StoreHeader(KEYS, FORMS["top_k"]), writable=True) as store:
-        assert capture(live, TEXTS, store) == left
-        assert capture(live, TEXTS, store) == 0
+        assert capture(live, TEXTS, [store]) == left
+        assert capture(live, TEXTS, [store]) == 0
     captured(tmp_path / "calm", "top_k", live)
     assert contents(tmp_path / "killed") == contents(tmp_path / "calm")
 
@@ -130,24 +133,64 @@ def test_a_cancelled_capture_keeps_what_it_has_and_goes_on(form: str, live: Live
     told: list[CaptureProgress] = []
     with SignalStore(tmp_path / "stopped", StoreHeader(KEYS, FORMS[form]), writable=True) as store:
         with pytest.raises(JobCanceledError):
-            capture(live, TEXTS, store, on_progress=told.append, should_stop=lambda: len(told) == 3)
+            capture(live, TEXTS, [store], on_progress=told.append, should_stop=lambda: len(told) == 3)
         assert len(store) == told[-1].texts > 0
-        left = capture(live, TEXTS, store, on_progress=told.append)
+        left = capture(live, TEXTS, [store], on_progress=told.append)
     assert left == len(TEXTS) - told[2].texts
     assert (told[-1].texts, told[-1].positions) == (left, told[-1].total_positions)
     captured(tmp_path / "calm", form, live)
     assert contents(tmp_path / "stopped") == contents(tmp_path / "calm")
 
 
-def test_only_what_is_missing_is_sent_through_the_teacher(live: LiveTeacher, tmp_path: Path) -> None:
-    captured(tmp_path, "top_k", live, TEXTS[:20])
+@contextmanager
+def counting_passes(live: LiveTeacher) -> Iterator[list[int]]:
+    """How many texts each forward pass of the teacher had."""
     seen: list[int] = []
     handle = live._network.get_decoder().register_forward_pre_hook(
         lambda _module, _args, kwargs: seen.append(kwargs["input_ids"].shape[0]), with_kwargs=True
     )
-    captured(tmp_path, "top_k", live)
+    yield seen
     handle.remove()
+
+
+def test_only_what_is_missing_is_sent_through_the_teacher(live: LiveTeacher, tmp_path: Path) -> None:
+    captured(tmp_path, "top_k", live, TEXTS[:20])
+    with counting_passes(live) as seen:
+        captured(tmp_path, "top_k", live)
     assert sum(seen) == 10
+
+
+@pytest.mark.parametrize("breaks_after", [None, 3])
+def test_one_pass_serves_several_stores_even_if_it_breaks_off_between_them(
+    breaks_after: int | None, live: LiveTeacher, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    forms, appended = ("top_k", "hidden"), list[str]()
+    append = SignalStore.append
+
+    def breaking(store: SignalStore, records: Sequence[Record]) -> None:
+        appended.append(store.encoding.name)
+        if appended.count("hidden") - 1 == breaks_after:
+            appended.append("hidden")  # once is enough
+            raise KeyboardInterrupt
+        append(store, records)
+
+    def both() -> int:
+        with ExitStack() as opened:
+            stores = [SignalStore(tmp_path / form, StoreHeader(KEYS, FORMS[form]), writable=True) for form in forms]
+            return capture(live, TEXTS, [opened.enter_context(store) for store in stores])
+
+    monkeypatch.setattr(SignalStore, "append", breaking)
+    with counting_passes(live) as seen:
+        if breaks_after is not None:
+            with pytest.raises(KeyboardInterrupt):
+                both()
+        left = both()
+    batch_of_both = 0 if breaks_after is None else seen[breaks_after]  # read again for the store that missed it
+    assert sum(seen) == len(TEXTS) + batch_of_both
+    assert left == len(TEXTS) - sum(seen[: breaks_after or 0])
+    for form in forms:
+        captured(tmp_path / "alone" / form, form, live)
+        assert contents(tmp_path / form) == contents(tmp_path / "alone" / form)
 
 
 @pytest.mark.parametrize("encoding", [TopKEncoding(VOCABULARY + 1), CountsEncoding(VOCABULARY + 1), HiddenEncoding((0,), 33)])
@@ -156,7 +199,7 @@ def test_signals_of_another_shape_are_refused(
 ) -> None:
     with SignalStore(tmp_path, StoreHeader(KEYS, encoding), writable=True) as store:
         with pytest.raises(InputError, match="cannot be of this teacher"):
-            capture(live, TEXTS, store)
+            capture(live, TEXTS, [store])
         assert len(store) == 0
 
 

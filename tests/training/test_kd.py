@@ -177,7 +177,7 @@ def test_captured_layers_teach_what_those_of_a_teacher_beside_the_student_do(
     header = StoreHeader(view.keys, HiddenEncoding((0, 1), live.width))
     texts = [text for part in rows for row in part for text in view.texts(row, all_turns=True)]
     with SignalStore(tmp_path / "signals", header, writable=True) as store:
-        capture(live, [CaptureText(text.input_ids, text.target_mask, text.key) for text in texts], store)
+        capture(live, [CaptureText(text.input_ids, text.target_mask, text.key) for text in texts], [store])
     kept = replace(beside, layers=StoredLayers(SignalStore(tmp_path / "signals", header), live.layer_count))
     settings: dict[str, Any] = {"method": "kd", "loss": {"forward_kl": 1.0, "hidden": 2.0}, "signal": {"source": "live"}}
     results = [run(tiny_student, rows, tmp_path / name, one, **settings)[0] for name, one in (("a", beside), ("b", kept))]

@@ -1,22 +1,25 @@
 """Stage between curate and train, capture: the teacher reads the kept answers, and what it holds possible at them is kept.
 
 In: curated/ and the teacher. Jobs have this stage whose training compares distributions, unless the teacher runs beside the
-student. Out: a store under signals/, for all epochs and all students; texts that it holds are not read again. Cost: one pass of
-the teacher over each text. A teacher behind an endpoint told its probabilities with its answers, which costs nothing more; one
+student. Out: a store under signals/, for all epochs and all students; texts that it holds are not read again. Where the loss
+compares hidden states they have a store of their own: of which layers follows from the untouched student. Cost: one pass of the
+teacher over each text, for both. A teacher behind an endpoint told its probabilities with its answers, which costs no more; one
 that vLLM or SGLang serves is asked about texts that it did not write so.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from potstill.inference import model_identity
 from potstill.pipeline.lessons import lessons_of
 from potstill.pipeline.stage import Context
-from potstill.pipeline.teaching import header_of, view_of
+from potstill.pipeline.teaching import header_of, layers_header_of, view_of
 from potstill.pipeline.told import keep_told
+from potstill.pipeline.untouched import initial_student
 
 if TYPE_CHECKING:
     from potstill.signals.capture import CaptureProgress
@@ -31,7 +34,7 @@ class Capture:
     version = 1
 
     def inputs(self, context: Context) -> Mapping[str, Any]:
-        training = context.job.training
+        training, shrink = context.job.training, context.job.student.shrink
         return {
             "curated": context.digests(context.folder.curated / "train.jsonl", context.folder.curated / "validation.jsonl"),
             "teacher": dict(model_identity(context.teacher_weights)),
@@ -40,27 +43,34 @@ class Capture:
             "temperatures": training.temperatures,
             "rationale": context.job.generation.rationale,
             "task": context.job.task,
+            **({"shrink": shrink.model_dump() if shrink else None} if training.captures_layers else {}),
         }
 
     def run(self, context: Context, fingerprint: str) -> Mapping[str, Any]:
         from potstill.signals.store import SignalStore
 
-        view = view_of(context)
-        header = header_of(context.job.training, view)
-        with SignalStore(context.folder.signals / header.folder_name, header, writable=True) as store:
+        training, view = context.job.training, view_of(context)
+        headers = [header_of(training, view)]
+        if training.captures_layers:
+            headers.append(layers_header_of(context, view, initial_student(context)))
+        with ExitStack() as opened:
+            stores = [
+                opened.enter_context(SignalStore(context.folder.signals / header.folder_name, header, writable=True))
+                for header in headers
+            ]
             if context.teacher_weights.served:
-                added, without = keep_told(context, store, view)
+                added, without = keep_told(context, stores[0], view)
             else:
-                added, without = read_answers(context, store, view), 0
+                added, without = _read_answers(context, stores, view), 0
         context.progress.say(f"signals: {added} texts captured" + (f", {without} without any" if without else ""))
-        return {"store": header.folder_name, "captured": added, "without": without}
+        return {"stores": [header.folder_name for header in headers], "captured": added, "without": without}
 
     def outputs(self, context: Context) -> Iterable[Path]:
         return sorted(path for path in context.folder.signals.glob("*/*") if path.is_file() and path.name != "lock")
 
 
-def read_answers(context: Context, store: SignalStore, view: TeacherView) -> int:
-    """The teacher reads the texts that a store lacks; gives how many those were."""
+def _read_answers(context: Context, stores: Sequence[SignalStore], view: TeacherView) -> int:
+    """The teacher reads the texts that one of the stores lacks; gives how many those were."""
     from potstill.signals.capture import CaptureText, capture
     from potstill.signals.teacher import open_teacher
     from potstill.training.processor import give_back_memory
@@ -71,7 +81,7 @@ def read_answers(context: Context, store: SignalStore, view: TeacherView) -> int
         for row, all_turns in lessons_of(context) for text in view.texts(row, all_turns=all_turns)
         if longest is None or len(text) <= longest
     ]
-    if not store.missing(text.key for text in texts):
+    if not any(store.missing(text.key for text in texts) for store in stores):
         return 0
     context.progress.say("opening the teacher")
     teacher, _, _ = open_teacher(context.teacher_weights)
@@ -81,7 +91,7 @@ def read_answers(context: Context, store: SignalStore, view: TeacherView) -> int
         context.progress.update(progress.texts, progress.total_texts, f"{progress.positions_per_s:.0f} tokens/s")
 
     try:
-        return capture(teacher, texts, store, on_progress=tell, should_stop=context.canceled)
+        return capture(teacher, texts, stores, on_progress=tell, should_stop=context.canceled)
     finally:
         context.progress.end()
         del teacher

@@ -34,7 +34,7 @@ from potstill.pipeline.generate import needs_reference
 from potstill.pipeline.judge import judge_answers, judge_inputs
 from potstill.pipeline.stage import Context
 from potstill.pipeline.teachers import labels_of, with_kept
-from potstill.pipeline.train import initial_student
+from potstill.pipeline.untouched import initial_student
 from potstill.rows import Row, read_rows, write_rows
 from potstill.spec import GenerationSpec
 from potstill.spec_panel import file_name

@@ -21,7 +21,7 @@ from potstill.generation import Direct
 from potstill.inference import open_engine, open_scorer
 from potstill.pipeline.asking import context_needed
 from potstill.pipeline.stage import Context
-from potstill.pipeline.train import initial_student
+from potstill.pipeline.untouched import initial_student
 from potstill.rows import Row
 from potstill.templates import ChatTemplate
 

@@ -33,7 +33,7 @@ class RunFolder:
         self.curated = root / "curated"
         self.signals = root / "signals"
         self.student = root / "student"
-        self.initial_student = root / "student" / "initial"
+        self.initial_student = root / "initial" / "student"
         self.exports = root / "exports"
         self.evaluation = root / "evaluation"
         self.report_json = root / "report.json"

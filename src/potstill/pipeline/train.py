@@ -1,8 +1,8 @@
 """Stage 4, train: the student learns from the kept rows.
 
-In: curated/ and the untouched student. Out: student/ in the hub's own layout, student/checkpoints/, student/training.json, and
-where the loss compares them the teacher's hidden states, under signals/: of which layers follows from the untouched student. A
-killed training goes on from its newest whole checkpoint; checkpoints of other settings or rows are removed first.
+In: curated/, the untouched student, and the teacher's signals where the loss compares with them. Out: student/ in the hub's own
+layout, student/checkpoints/, student/training.json. A killed training goes on from its newest whole checkpoint; checkpoints of
+other settings or rows are removed first.
 """
 
 from __future__ import annotations
@@ -10,26 +10,19 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import nullcontext
 from dataclasses import asdict
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from potstill.catalog import ResolvedModel
 from potstill.inference import model_identity
-from potstill.pipeline.capture import read_answers
 from potstill.pipeline.folder import claim, write_json
 from potstill.pipeline.lessons import lessons_of
 from potstill.pipeline.stage import Context
-from potstill.pipeline.teaching import layers_header_of, teaching_of, view_of
+from potstill.pipeline.teaching import teaching_of
 from potstill.pipeline.together import Assignment, train
-from potstill.rows import Row, read_rows
-from potstill.spec import JobSpec, ShrinkSpec, TrainingSpec
-from potstill.student import build_student
-from potstill.templates import ChatTemplate
+from potstill.pipeline.untouched import initial_student
+from potstill.spec import JobSpec, TrainingSpec
 from potstill.training import TrainingResult
 from potstill.training.launching import launch_of
-
-CALIBRATION_ROWS = 64
 
 
 class Train:
@@ -55,7 +48,6 @@ class Train:
         folder = context.folder
         claim(folder.student, fingerprint)
         start = initial_student(context)
-        _keep_layers(context, start)
         spec, adapter = context.job.training, context.job.student.adapter
         work = Assignment(start, folder.student, lessons_of(context), spec, adapter, _taught(context))
         launch = launch_of(spec)
@@ -105,38 +97,5 @@ def _settings_of(training: TrainingSpec) -> dict[str, Any]:
     return training.model_dump(mode="json", exclude={"trackers", "processes", "launch", *without}) | several
 
 
-def _keep_layers(context: Context, student: Path) -> None:
-    """Have the teacher read the answers once for the hidden states that this student is compared with, where they are kept."""
-    if not context.job.training.captures_layers:
-        return
-    from potstill.signals.store import SignalStore
-
-    view = view_of(context)
-    header = layers_header_of(context, view, student)
-    with SignalStore(context.folder.signals / header.folder_name, header, writable=True) as store:
-        read_answers(context, store, view)
-
-
 def _taught(context: Context) -> tuple[JobSpec, Path] | None:
     return (context.job, context.folder.root) if context.job.training.method == "kd" else None
-
-
-def initial_student(context: Context) -> Path:
-    """The untouched student as a folder in the hub's layout; built once where it is not one already."""
-    model, shrink = context.student, context.job.student.shrink
-    if model.kind == "folder" and shrink is None and model.path is not None:
-        return model.path
-    target = context.folder.initial_student
-    if not (target / "config.json").is_file():
-        context.progress.say("building the student")
-        build_initial_student(model, target, shrink, read_rows(context.folder.curated / "train.jsonl"))
-    return target
-
-
-def build_initial_student(model: ResolvedModel, target: Path, shrink: ShrinkSpec | None, rows: Iterable[Row]) -> None:
-    """Write the untouched student to `target`; the first of the rows, as its template renders them, guide the shrinking."""
-    texts = []
-    if model.path is not None:
-        template = ChatTemplate.from_gguf(model.path) if model.kind == "gguf" else ChatTemplate.from_folder(model.path)
-        texts = [template.render(row.messages, add_generation_prompt=False) for row in islice(rows, CALIBRATION_ROWS)]
-    build_student(model, target, shrink=shrink, calibration=texts)

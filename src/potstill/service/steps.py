@@ -257,7 +257,7 @@ def _student_folder(
 
 def _initial_student(model: Model, spec: StudentSpec, out: Path, train: Dataset, report: Progress) -> Path:
     """The untrained student in the hub's layout; built where it is not there yet."""
-    from potstill.pipeline.train import build_initial_student
+    from potstill.pipeline.untouched import build_initial_student
 
     if model.resolved.kind == "folder" and spec.shrink is None and model.resolved.path is not None:
         return model.resolved.path

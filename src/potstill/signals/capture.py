@@ -1,9 +1,10 @@
 """Send texts through a teacher once, and keep what it says of them.
 
-In: texts as token ids with a mask of targets, each with its key. Out: records in a store, for those that it lacked. What it
-costs: one forward pass for each text whatever the number of epochs, students and searches that read it; memory for one batch
-and one tile of logits, however many texts there are. A capture that was killed goes on with the batch it was at: batches are
-kept whole or not at all, so that those that follow are the same as without the kill, and so are their signals, to the bit.
+In: texts as token ids with a mask of targets, each with its key. Out: records for those that a store lacked, in one store or in
+several. What it costs: one forward pass for each text whatever the number of stores, epochs, students and searches that read
+them; memory for one batch and one tile of logits, however many texts there are. A capture that was killed goes on with the
+batch it was at: each store keeps a batch whole or not at all, so that those that follow are the same as without the kill, as
+are their signals, to the bit.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from potstill.signals.products import Head, multiplied_by_the_faster_library
 from potstill.signals.records import Record
 from potstill.signals.selecting import BLOCK
 from potstill.signals.signal import Dense
-from potstill.signals.source import TargetBatch
+from potstill.signals.source import Observation, TargetBatch
 from potstill.signals.store import SignalStore
 from potstill.signals.teacher import LiveTeacher
 from potstill.signals.top_k import TopKEncoding
@@ -57,33 +58,35 @@ class CaptureProgress:
 def capture(
     teacher: LiveTeacher,
     texts: Sequence[CaptureText],
-    store: SignalStore,
+    stores: Sequence[SignalStore],
     *,
     on_progress: Callable[[CaptureProgress], None] = lambda progress: None,
     should_stop: Callable[[], bool] = lambda: False,
 ) -> int:
-    """Capture the texts that the store lacks, the longest first; returns how many those were.
+    """Capture the texts that one of the stores lacks, the longest first; returns how many those were.
 
     Args:
-        teacher: The one whose identity the store's header names.
-        store: Open for writing; its encoding says what is kept.
+        teacher: The one whose identity the stores' headers name.
+        stores: Open for writing; the encoding of each says what it keeps.
         on_progress: Called after each batch.
         should_stop: Asked before each batch.
 
     Raises:
-        InputError: the store's vocabulary is larger than the teacher's head, or its hidden states of another width.
+        InputError: a store's vocabulary is larger than the teacher's head, or its hidden states of another width.
         JobCanceledError: `should_stop` said yes; the same call goes on where it stopped.
-        MachineError: the store cannot be written.
+        MachineError: a store cannot be written.
     """
-    _check(teacher, store.encoding)
+    for store in stores:
+        _check(teacher, store.encoding)
     by_key = {text.key: text for text in texts}
-    missing = sorted((by_key[key] for key in store.missing(by_key)), key=lambda text: (-len(text.input_ids), text.key))
+    lacking = {key for store in stores for key in store.missing(by_key)}
+    missing = sorted((by_key[key] for key in lacking), key=lambda text: (-len(text.input_ids), text.key))
     started, done, total = time.monotonic(), 0, sum(sum(text.target_mask) for text in missing)
     texts_done = 0
     for batch in _batches(missing):
         if should_stop():
             raise JobCanceledError("the capture of signals was cancelled", hint="it goes on where it stopped")
-        store.append(_records(teacher, batch, store.encoding))
+        _keep(teacher, batch, stores)
         texts_done, done = texts_done + len(batch), done + sum(sum(text.target_mask) for text in batch)
         rate = done / max(time.monotonic() - started, 1e-9)
         eta_s = (total - done) / max(rate, 1e-9)
@@ -111,12 +114,24 @@ def _batches(texts: Sequence[CaptureText]) -> Iterator[list[CaptureText]]:
         start += count
 
 
-def _records(teacher: LiveTeacher, texts: Sequence[CaptureText], encoding: Encoding) -> list[Record]:
+def _keep(teacher: LiveTeacher, texts: Sequence[CaptureText], stores: Sequence[SignalStore]) -> None:
+    """One pass of the teacher, and what each store lacks of it."""
     batch = _as_batch(texts, teacher.device)
+    layers = {layer for store in stores if isinstance(store.encoding, HiddenEncoding) for layer in store.encoding.layers}
+    observed = teacher.observe(batch, hidden_layers=sorted(layers))
+    for store in stores:
+        lacking = set(store.missing(text.key for text in texts))
+        if lacking:
+            store.append([record for record in _records(teacher, observed, texts, store.encoding) if record.key in lacking])
+
+
+def _records(
+    teacher: LiveTeacher, observed: Observation, texts: Sequence[CaptureText], encoding: Encoding
+) -> list[Record]:
     if isinstance(encoding, HiddenEncoding):
-        arrays = encoding.select(teacher.observe(batch, hidden_layers=encoding.layers).hidden)
+        arrays = encoding.select(observed.hidden)
     else:
-        arrays = _distributions(teacher.signal(batch, 1.0), encoding, texts)
+        arrays = _distributions(teacher.signal_in(observed, 1.0), encoding, texts)
     records, start = [], 0
     for text in texts:
         stop = start + sum(text.target_mask)

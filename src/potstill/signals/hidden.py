@@ -30,6 +30,11 @@ class HiddenEncoding:
         """What the store's header says of it."""
         return {"name": self.name, "layers": list(self.layers), "width": self.width}
 
+    @property
+    def position_bytes(self) -> int:
+        """What a position takes on disk."""
+        return len(self.layers) * (2 * self.width + 4)
+
     def select(self, hidden: Mapping[int, torch.Tensor]) -> tuple[Array, ...]:
         """What is kept of N positions, hidden states (N, width) by layer: (N, layers, width), and their scales (N, layers)."""
         states = torch.stack([hidden[layer].float() for layer in self.layers], dim=1)

@@ -34,6 +34,27 @@ def look_at_signals(seen: Seen) -> Iterator[Told]:
     if (capped := _cap(seen.teacher)) is not None:
         raise not_linear(capped)
     yield _vocabularies(seen.teacher, seen.student)
+    if training.captures_layers:
+        yield _room(seen)
+
+
+def _room(seen: Seen) -> Told:
+    """What the teacher's hidden states take on the disk, if every answer is as long as it may be."""
+    from potstill.evaluation.model_size import count_layers, hidden_width
+
+    teacher, shrink = as_files(seen.teacher), seen.job.student.shrink
+    counts = [None if files is None else count_layers(files) for files in (teacher, seen.student_files)]
+    theirs, ours = counts[0], shrink.layers if shrink else counts[1]
+    width = None if teacher is None else hidden_width(teacher)
+    if theirs is None or ours is None or width is None or find_spec("torch") is None:
+        return "unknown until both models are here how much room the hidden states take"
+    from potstill.signals.hidden import HiddenEncoding
+
+    size = HiddenEncoding(tuple(range(min(theirs, ours))), width).position_bytes
+    generation = seen.job.generation
+    rows = max(len(seen.splits["train"]), generation.prompts.wanted if generation.mode == "prompts" else 0)
+    tokens = (rows + len(seen.splits["validation"])) * generation.max_tokens
+    return f"hidden states: {size / 1e3:.1f} kB an answer token, at most {size * tokens / 1e6:,.0f} MB on the disk"
 
 
 def _told(teacher: ResolvedModel, training: TrainingSpec) -> Told:
