@@ -15,8 +15,9 @@ Each is trained at three learning rates with one seed, and with the two other se
 validation loss; dense and counts at the rate of forward_kl alone. Always the best epoch's weights are judged, by cross-entropy
 on the held-out answers in nats a token and by agreement, the share of places where the student's first choice is the teacher's.
 Printed are means over the seeds, and whether forward KL is at least 0.1 nats below plain and higher in agreement, by more than
-the seeds spread, and no more than 0.02 nats above the student that learnt from the whole distribution. Every finished training
-is kept in --results; the same command goes on, within a training from its last checkpoint. Two CPU cores take two hours.
+the seeds spread, and no more than 0.02 nats above the student that learnt from the whole distribution. What layers add shows
+beside dense: both have the teacher beside the student. Every finished training is kept in --results; the same command goes on,
+within a training from its last checkpoint. Two CPU cores take two to three hours.
 
     python benchmarks/quality.py [--arm forward_kl] [--rows 700] [--epochs 3] [--results FOLDER]
 """

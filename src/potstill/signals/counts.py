@@ -34,7 +34,7 @@ class CountsEncoding:
 
     vocabulary: int
     temperature: float = 1.0
-    draws: int = 50
+    draws: int = 80
     name: ClassVar[str] = "counts"
 
     @property
