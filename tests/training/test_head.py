@@ -9,8 +9,10 @@ import torch
 from peft import LoraConfig, get_peft_model
 from transformers import Gemma2Config, LlamaConfig, Phi3Config, PreTrainedModel
 
+from potstill.signals.products import Head
 from potstill.training.collator import Collator, TokenisedRow
 from potstill.training.head import head_sees_only, is_plain, sum_tied_gradients_in_place
+from potstill.training.losses.head_gradients import HeadGradients
 from potstill.training.losses.mix import MixSchedule, Schedule
 from potstill.training.objective import Objective
 
@@ -102,25 +104,48 @@ def test_the_head_computes_in_float32_under_autocast() -> None:
     torch.testing.assert_close(logits.double(), picked @ model.lm_head.weight.double().T, rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.parametrize("half", [True, False])
+def test_what_flows_back_from_the_loss_is_multiplied_in_the_format_of_the_layers(
+    half: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The head's place in the model is outside of autocast; the loss that stands there is not."""
+    formats: list[torch.dtype] = []
+    made_of = HeadGradients.of
+
+    def noting(head: Head, dtype: torch.dtype, *gradients: torch.Tensor | None) -> HeadGradients:
+        formats.append(dtype)
+        return made_of(head, dtype, *gradients)
+
+    monkeypatch.setattr(HeadGradients, "of", noting)
+    model, batch = model_of(LlamaConfig), Collator(pad_id=0)(random_rows())
+    with torch.autocast("cpu", torch.bfloat16, enabled=half):
+        objective(True).of_batch(model, model, batch, 1, 0.0)
+        assert torch.is_autocast_enabled("cpu") is half
+    assert formats == [torch.bfloat16 if half else torch.float32]
+
+
 @pytest.mark.parametrize("tied", [True, False])
-def test_tied_gradients_are_the_same_with_a_sparse_part(tied: bool) -> None:
+def test_tied_gradients_are_the_same_when_they_are_summed_in_place(tied: bool) -> None:
     model, ids = model_of(LlamaConfig, tie_word_embeddings=tied), torch.randint(3, VOCABULARY, (2, 9))
 
     def gradient() -> torch.Tensor:
         model.zero_grad()
-        model(input_ids=ids).logits.logsumexp(-1).sum().backward()
+        for part in ids:  # two batches of one step
+            model(input_ids=part[None]).logits.logsumexp(-1).sum().backward()
         embedded: torch.Tensor = model.get_input_embeddings().weight.grad
         return embedded
 
+    ids[0, 3] = ids[1, 5] = model.config.pad_token_id  # learns nothing as an input
     before = gradient()
     sum_tied_gradients_in_place(model)
-    after = gradient()
-    assert model.get_input_embeddings().sparse is tied
-    assert not after.is_sparse
+    made = torch.nn.Embedding.forward
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(torch.nn.Embedding, "forward", lambda *_: pytest.fail("looked up otherwise") if tied else made(*_))
+        after = gradient()
     torch.testing.assert_close(after, before)
 
 
 def test_a_frozen_embedding_has_no_gradient_to_sum() -> None:
     model = get_peft_model(model_of(LlamaConfig, tie_word_embeddings=True), LoraConfig(r=2, target_modules=["q_proj"]))
     sum_tied_gradients_in_place(model)
-    assert not model.get_input_embeddings().sparse
+    assert "forward" not in vars(model.get_input_embeddings())
