@@ -68,30 +68,8 @@ def is_plain(network: Any) -> bool:
 def sum_tied_gradients_in_place(network: Any) -> None:
     """Where embedding and head are one matrix, add the embedding's gradient, a few rows, to the head's, which is whole.
 
-    Otherwise the embedding's is a whole matrix too, nearly all zeros, and their sum a third. Needs `backward`, which fills
-    `.grad`; for a network in one process.
+    Otherwise the embedding's is a whole matrix too, nearly all zeros, and their sum a third.
     """
     embedding, head = network.get_input_embeddings(), network.get_output_embeddings()
     if embedding.weight.requires_grad and head.weight is embedding.weight:
-        anchor = torch.zeros((), requires_grad=True)  # the way back ends here, so that the matrix waits for its head alone
-        embedding.forward = lambda ids: _LookedUp.apply(anchor, embedding.weight, ids, embedding.padding_idx)
-
-
-class _LookedUp(torch.autograd.Function):  # type: ignore[misc]
-    """ids (B, L) -> rows of the weight (B, L, H). On the way back the weight has its gradient as a head: that is done at once,
-    and rows come last."""
-
-    @staticmethod
-    def forward(ctx: Any, anchor: torch.Tensor, weight: torch.Tensor, ids: torch.Tensor, padding: int | None) -> torch.Tensor:
-        ctx.weight, ctx.ids, ctx.padding = weight, ids, padding
-        return torch.nn.functional.embedding(ids, weight.detach())
-
-    @staticmethod
-    def backward(ctx: Any, gradient: torch.Tensor) -> tuple[None, None, None, None]:
-        weight, ids = ctx.weight, ctx.ids
-        if weight.grad is None:
-            weight.grad = torch.zeros_like(weight)
-        if ctx.padding is not None:
-            gradient = gradient.masked_fill((ids == ctx.padding).unsqueeze(-1), 0.0)
-        weight.grad.index_add_(0, ids.flatten(), gradient.flatten(0, -2).to(weight.grad.dtype))
-        return None, None, None, None
+        embedding.sparse = True
