@@ -108,7 +108,7 @@ def test_the_head_computes_in_float32_under_autocast() -> None:
 def test_what_flows_back_from_the_loss_is_multiplied_in_the_format_of_the_layers(
     half: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The head's place in the model is outside of autocast; the loss that stands there is not."""
+    """In the head's place, within the model's own forward."""
     formats: list[torch.dtype] = []
     made_of = HeadGradients.of
 

@@ -104,11 +104,9 @@ class Objective:
                 logits = model(input_ids=batch["input_ids"], use_cache=False).logits
             return dense_loss(logits, **given)
         made: list[FusedLoss] = []
-        half = torch.is_autocast_enabled(head.weight.device.type)
 
         def in_place_of_logits(hidden: torch.Tensor) -> torch.Tensor:
-            with torch.autocast(hidden.device.type, torch.bfloat16, enabled=half):  # which the head's place leaves
-                made.append(fused_loss(hidden, head.weight, head.bias, **given))
+            made.append(fused_loss(hidden, head.weight, head.bias, **given))
             return made[0].loss
 
         with head_gives(head, batch["positions"], in_place_of_logits):
