@@ -22,7 +22,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import re
 import sys
 import tempfile
 import time
@@ -41,8 +40,9 @@ import psutil
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "tests"))
 
+from parts.borne_out import borne_out  # noqa: E402
 from parts.embedding import NAME, embedded  # noqa: E402
-from planted import SPEC, Planted, Planter, similarity  # noqa: E402
+from planted import SPEC, Planted, Planter  # noqa: E402
 from potstill.curation import Curation, Rejection, curate  # noqa: E402
 from potstill.curation.curate import corpus_rules, row_rules  # noqa: E402
 from potstill.curation.rules import CorpusRule, Rule  # noqa: E402
@@ -161,11 +161,11 @@ def real(_: int) -> Figures:
             held_out = [row for later in SPLITS[SPLITS.index(split) + 1 :] for row in splits.get(later, [])]
             answered = [_answered_with_gold(row, task) for row in rows]
             rejected += curate(answered, split=split, spec=REAL, task=task, held_out=held_out).rejected
-        borne_out = {entry.row.id: _holds(entry, by_id, task) for entry in rejected}
+        verdicts = {entry.row.id: borne_out(entry, by_id, task) for entry in rejected}
         figures[name] = {
             "rows": len(everything), "rejected": Counter(entry.rule for entry in rejected),
             **{
-                word: [f"{entry.rule}: {entry.row.id}: {entry.reason}" for entry in rejected if borne_out[entry.row.id] == word]
+                word: [f"{entry.rule}: {entry.row.id}: {entry.reason}" for entry in rejected if verdicts[entry.row.id] == word]
                 for word in ("true", "doubtful", "false")
             },
         }
@@ -184,32 +184,6 @@ def _answered_with_gold(row: Row, task: Task) -> Row:
     for user, gold in zip(users[-len(golds) :], golds, strict=True):
         kept.insert(kept.index(user) + 1, Message("assistant", gold))
     return replace(row, messages=tuple(kept)).with_meta(finish_reasons=["stop"] * len(golds))
-
-
-def _holds(entry: Rejection, by_id: dict[str, Row], task: Task) -> str:
-    """Whether the claim of a rejection is true, false or doubtful, by other means than the rule's. A gold answer is never
-    refused, in circles, in the wrong language or of the wrong length: what a rule says of it by itself is taken for false."""
-    named = re.search(r"row (\S+)(?: \(|$)", entry.reason)
-    if named is None or entry.rule not in ("exact_duplicate", "near_duplicate", "contaminated"):
-        return "false"
-    mine, theirs = (_plain(" ".join(task.asked(row))) for row in (entry.row, by_id[named[1]]))
-    if mine == theirs:
-        return "true"
-    if entry.rule == "near_duplicate":
-        return "true" if similarity(mine, theirs) >= 0.8 else "false"
-    if entry.rule == "exact_duplicate" or not _grams(mine, 13) & _grams(theirs, 13):
-        return "false"
-    shared, every = set(mine.split()) & set(theirs.split()), set(mine.split()) | set(theirs.split())
-    return "true" if len(shared) >= len(every) / 2 else "doubtful"
-
-
-def _plain(text: str) -> str:
-    return " ".join("".join(character if character.isalnum() else " " for character in text.lower()).split())
-
-
-def _grams(text: str, n: int) -> set[tuple[str, ...]]:
-    words = text.split()
-    return {tuple(words[start : start + n]) for start in range(max(1, len(words) - n + 1))}
 
 
 def show_real(figures: Figures) -> bool:

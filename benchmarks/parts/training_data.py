@@ -18,7 +18,7 @@ from pathlib import Path
 from potstill.catalog import resolve
 from potstill.generation import RejectedRow
 from potstill.pipeline.asking import answers_in_order
-from potstill.pipeline.untouched import build_initial_student
+from potstill.pipeline.untouched import CALIBRATION_ROWS, build_initial_student
 from potstill.rows import Message, Row, read_rows, write_rows
 from potstill.spec import GenerationSpec, ModelSpec, ShrinkSpec
 from potstill.student.shrink import decoder_layers
@@ -34,7 +34,6 @@ TEACHER = "smollm2-135m-instruct"
 INSTRUCTION = "Answer in one or two short sentences."
 MAX_TOKENS = 96
 LAYERS = 8
-CALIBRATION_ROWS = 64
 
 
 def answered(folder: Path, split: str, count: int) -> Path:

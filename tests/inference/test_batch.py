@@ -12,8 +12,9 @@ from inference.batch_runs import AskFor, dies, make_server, running, texts
 from loopback import drop, status
 from potstill.catalog import Price
 from potstill.errors import CorruptFileError
+from potstill.inference.account import Account
 from potstill.inference.batch_ledger import LEDGER_FILE, BatchLedger
-from potstill.inference.budget import Account, Budget, Ledger
+from potstill.inference.budget import Budget, Ledger
 from potstill.inference.client import Answer
 from potstill.inference.dialogue import answer_row
 from potstill.inference.protocol import Sampling

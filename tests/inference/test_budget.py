@@ -14,7 +14,8 @@ from billing import VendorsBill
 from loopback import Fault, LoopbackEndpoint, Messages, completion, cut, drop, hang, raw, status
 from potstill.catalog import Price, ResolvedModel
 from potstill.errors import BudgetError, EndpointError
-from potstill.inference.budget import Account, Budget, Ledger
+from potstill.inference.account import Account
+from potstill.inference.budget import Budget, Ledger
 from potstill.inference.client import Answer, Client
 from potstill.inference.compaction import compact_journal
 from potstill.inference.endpoint import EndpointEngine

@@ -11,7 +11,8 @@ from embeddings_endpoint import DIMENSIONS, EmbeddingEndpoint, vector
 from loopback import serve_in_thread
 from potstill.catalog import Price, resolve
 from potstill.errors import BudgetError, EndpointError, InputError
-from potstill.inference.budget import Account, Budget, Ledger
+from potstill.inference.account import Account
+from potstill.inference.budget import Budget, Ledger
 from potstill.inference.embeddings import open_embedder
 from potstill.spec import ModelSpec
 

@@ -38,7 +38,8 @@ from potstill.evaluation.model_size import count_parameters, measure_disk_bytes
 from potstill.evaluation.predictions import Measurement, Profile, write_predictions, write_profile
 from potstill.evaluation.profiling import MemoryMeter, endpoint_cost, machine_cost, summarise_latency
 from potstill.inference import Client, Journal, open_engine
-from potstill.inference.budget import Account, Ledger
+from potstill.inference.account import Account
+from potstill.inference.budget import Ledger
 from potstill.inference.cpus import available_cpus
 from potstill.inference.llama_cpp import import_llama_cpp
 from potstill.rows import read_rows

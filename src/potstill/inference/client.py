@@ -16,7 +16,7 @@ from typing import Any
 
 from potstill.errors import EndpointError
 from potstill.inference import retry
-from potstill.inference.budget import Account, Bill
+from potstill.inference.account import Account, Bill
 from potstill.inference.garbage import collected_rarely
 from potstill.inference.journal import Journal
 from potstill.inference.protocol import Engine, MalformedReplyError, Reply, Request, Sampling, TransportError

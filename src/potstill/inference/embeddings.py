@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from potstill.catalog.model import ResolvedModel
 from potstill.errors import EndpointError, InputError, MissingExtraError
-from potstill.inference.budget import Account
+from potstill.inference.account import Account
 from potstill.inference.client import Answer, Client
 from potstill.inference.endpoint import EndpointEngine
 from potstill.inference.identity import local_folder

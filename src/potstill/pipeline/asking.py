@@ -18,7 +18,8 @@ from potstill.errors import InputError
 from potstill.generation import Counted, Gate, OneTeacher, Outcome, Teacher, Way, generate_answers, way_of
 from potstill.generation.estimate import dry_clients, estimate_rows
 from potstill.inference import Journal, model_identity, open_batches, open_engine
-from potstill.inference.budget import Account, Budget, Ledger
+from potstill.inference.account import Account
+from potstill.inference.budget import Budget, Ledger
 from potstill.inference.metered import MeteredClient
 from potstill.inference.protocol import Capabilities, Engine, Sampling
 from potstill.pipeline.teachers import Books, Plan, panel_of

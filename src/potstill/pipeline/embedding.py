@@ -7,7 +7,8 @@ from contextlib import contextmanager
 
 from potstill.catalog import ResolvedModel, resolve
 from potstill.curation import Embed
-from potstill.inference.budget import Account, Ledger
+from potstill.inference.account import Account
+from potstill.inference.budget import Ledger
 from potstill.inference.embeddings import open_embedder
 from potstill.pipeline.asking import budget_of
 from potstill.pipeline.stage import Context

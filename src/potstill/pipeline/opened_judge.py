@@ -11,7 +11,8 @@ from pathlib import Path
 from potstill.catalog import resolve
 from potstill.generation import Direct
 from potstill.inference import Client, Journal, open_engine
-from potstill.inference.budget import Account, Ledger
+from potstill.inference.account import Account
+from potstill.inference.budget import Ledger
 from potstill.judging import LOCAL_TOKENS, Rubric, make_rubric
 from potstill.pipeline.asking import LOCAL_SLOTS, context_needed
 from potstill.rows import Row

@@ -17,7 +17,8 @@ from potstill.evaluation.answering import to_prediction
 from potstill.evaluation.comparison import mean_figure
 from potstill.generation import ChainOfThought, Direct
 from potstill.inference import Client, Journal, open_engine
-from potstill.inference.budget import Account, Ledger
+from potstill.inference.account import Account
+from potstill.inference.budget import Ledger
 from potstill.inference.client import run_all
 from potstill.inference.dialogue import RowAnswer, answer_row
 from potstill.inference.protocol import Sampling

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from potstill.errors import JobFailedError
 from potstill.inference import Journal
-from potstill.inference.budget import Account
+from potstill.inference.account import Account
 from potstill.pipeline.asking import ledger_of
 from potstill.pipeline.lessons import lessons_of
 from potstill.pipeline.stage import Context

@@ -19,7 +19,7 @@ import orjson
 from potstill.catalog.model import ResolvedModel
 from potstill.errors import InputError
 from potstill.inference import Client, Journal, endpoint_key
-from potstill.inference.budget import Account
+from potstill.inference.account import Account
 from potstill.inference.client import run_all
 from potstill.inference.endpoint import EndpointEngine
 from potstill.inference.protocol import Reply, Request, Sampling, TokenLogprobs

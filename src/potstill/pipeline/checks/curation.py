@@ -9,7 +9,8 @@ from pathlib import Path
 
 from potstill.catalog import resolve
 from potstill.errors import InputError, MissingExtraError
-from potstill.inference.budget import Account, Ledger
+from potstill.inference.account import Account
+from potstill.inference.budget import Ledger
 from potstill.inference.embeddings import open_embedder
 from potstill.pipeline.checks.models import look_at_model
 from potstill.pipeline.checks.seen import Seen, Told
