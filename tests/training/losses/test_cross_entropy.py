@@ -23,7 +23,8 @@ def test_value_and_gradient_agree_with_the_formula() -> None:
     targets = torch.randint(50, (13,))
     (gradient,) = torch.autograd.grad(cross_entropy(logits, targets, 20), logits)
     (expected,) = torch.autograd.grad(reference(logits, targets) / 20, logits)
-    torch.testing.assert_close(cross_entropy(logits, targets, 20).double(), reference(logits, targets) / 20)
+    # float32 beside float64: a few roundings of a sum apart, whatever the draw.
+    torch.testing.assert_close(cross_entropy(logits, targets, 20).double(), reference(logits, targets) / 20, rtol=1e-5, atol=0)
     torch.testing.assert_close(gradient, expected)
 
 
