@@ -4,7 +4,7 @@ SmolLM2-135M, the embedded model, on its own answers to real prompts (bitext's, 
 tests/conftest.py), which llama.cpp writes at temperature 0.7:
 
     bytes     bytes a target token on disk, headers included: at most 160 for top-k (98 % of the mass or 64 entries, tails at
-              temperature 1) and 80 for 80 draws, where ids and half-precision logits of 64 tokens take 384
+              temperature 1) and 80 for 200 draws, where ids and half-precision logits of 64 tokens take 384
     reading   a store of a million target tokens: opened in under a second, and at least 200,000 tokens/s read in batches of 8
               texts in random order, ready for the loss
     capture   target tokens/s of the capture with each encoding, beside the same batches through the teacher and its head with

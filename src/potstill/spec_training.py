@@ -33,7 +33,7 @@ class SignalSpec(Section):
     """top_k keeps tokens until they hold this share of the probability."""
     top: Annotated[int, Field(ge=1, le=4096)] = 64
     """top_k keeps no more than this many tokens."""
-    draws: Annotated[int, Field(ge=1, le=4096)] = 80
+    draws: Annotated[int, Field(ge=1, le=4096)] = 200
     """How many tokens counts draws at each place."""
 
     @model_validator(mode="after")

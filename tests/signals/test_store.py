@@ -130,7 +130,7 @@ def test_where_nothing_was_captured(tmp_path: Path) -> None:
     (tmp_path / "store.json").write_text("{")
     with pytest.raises(CorruptFileError, match=r"header.*damaged"):
         SignalStore(tmp_path, HEADER)
-    (tmp_path / "store.json").write_text('{"format": 2}')
+    (tmp_path / "store.json").write_text('{"format": 1}')
     with pytest.raises(InputError, match="another version"):
         SignalStore(tmp_path, HEADER)
 

@@ -15,7 +15,7 @@ from potstill.rows import content_hash
 from potstill.signals.encoding import Encoding, encoding_of
 from potstill.signals.keys import TextKeys
 
-_FORMAT = 1
+_FORMAT = 2
 FILE_NAME = "store.json"
 
 

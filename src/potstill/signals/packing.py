@@ -34,11 +34,6 @@ class Cursor:
         return taken
 
 
-def small_type(largest: int) -> str:
-    """The smallest unsigned type that holds numbers up to `largest`, below 65,536."""
-    return "u1" if largest < 2**8 else "<u2"
-
-
 def pack_ids(ids: Array, vocabulary: int) -> bytes:
     """Token ids below `vocabulary`: 16 bits each, and what they have beyond in a second plane of as few bits as it takes."""
     beyond = _bits_beyond(vocabulary)

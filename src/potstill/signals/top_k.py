@@ -1,8 +1,8 @@
 """Top-k signals: the most probable tokens that hold a given mass together, and the exact mass of all others.
 
-On disk a position takes 1 byte for the number of its entries, 4 for the log of the tail mass at each temperature, and 3 for
-an entry while a vocabulary has up to 65,536 tokens: 2 for the id, 1 for the logarithm of its probability beside the largest.
-Beyond that an id takes the bits it needs.
+On disk a position takes 4 bytes for the log of the tail mass at each temperature, and an entry some 21 bits while a vocabulary
+has up to 65,536 tokens: 16 for the id, beyond that the bits it needs, and the rest for the logarithm of its probability beside
+the largest. Those are bytes that ascend within a position, and so all of a text's are one sorted sequence (coding.py).
 
 Entries are stored once, for all temperatures: log p_T = log p_1 / T - log Z_T. The probabilities of entries and tail add up to
 1, and the tail mass is stored exactly, so that Z_T follows from it. The byte holds log(p_max / p), at most 24 nats, in steps
@@ -21,13 +21,15 @@ import numpy as np
 import torch
 
 from potstill.errors import InputError
-from potstill.signals.packing import Array, Body, Cursor, as_table, pack_ids, places, small_type, unpack_ids
+from potstill.signals.coding import pack_sorted, unpack_sorted
+from potstill.signals.packing import Array, Body, Cursor, as_table, pack_ids, places, unpack_ids
 from potstill.signals.selecting import in_blocks, largest
 from potstill.signals.signal import TopK
 
 _FINEST = 0.1  # nats: below it steps are about equal, above it they grow in proportion
-_GROWTH = np.log1p(24.0 / _FINEST) / 255
-_STEPS = (_FINEST * np.expm1(_GROWTH * np.arange(256))).astype(np.float32)  # code to nats below the largest
+_CODES = 256
+_GROWTH = np.log1p(24.0 / _FINEST) / (_CODES - 1)
+_STEPS = (_FINEST * np.expm1(_GROWTH * np.arange(_CODES))).astype(np.float32)  # code to nats below the largest
 _LEAST = torch.finfo(torch.float32).tiny  # mass of a tail that has any token: at zero, reverse divergences would be infinite
 
 
@@ -76,9 +78,9 @@ class TopKEncoding:
         """The bytes of one text's positions; arrays as `select` gives them, rows sorted by falling probability."""
         kept = places(used)
         ids, below = (part[:, : kept.shape[1]][kept] for part in (ids, below))
-        codes = np.rint(np.log1p(below / _FINEST) / _GROWTH).clip(0, 255).astype(np.uint8)
-        parts = (used.astype(small_type(self.top)), log_tails.astype("<f4"), codes)
-        return b"".join((*(part.tobytes() for part in parts), pack_ids(ids, self.vocabulary)))
+        codes = np.rint(np.log1p(below / _FINEST) / _GROWTH).clip(0, _CODES - 1).astype(np.int64)
+        codes += kept.nonzero()[0] * _CODES
+        return log_tails.astype("<f4").tobytes() + pack_sorted(codes, len(used) * _CODES) + pack_ids(ids, self.vocabulary)
 
     def pack_told(self, signal: TopK) -> bytes:
         """The bytes of one text whose entries an endpoint told; the `top` largest are kept, the others join the tail.
@@ -116,11 +118,11 @@ class TopKEncoding:
         return TopK(torch.from_numpy(table), torch.from_numpy(logits), torch.from_numpy(log_tail.copy()))
 
     def _parts(self, body: Body) -> tuple[Array, Array, Array, Array]:
+        """Of each position how many entries it has, and its tails; of the entries codes and ids."""
         cursor, count = Cursor(body.content), body.positions
-        used = cursor.take(small_type(self.top), count).astype(np.int64)
         tails = cursor.take("<f4", count * len(self.temperatures)).reshape(count, len(self.temperatures))
-        entries = int(used.sum())
-        return used, tails, cursor.take("u1", entries), unpack_ids(cursor, entries, self.vocabulary)
+        rows, codes = np.divmod(unpack_sorted(cursor, count * _CODES), _CODES)
+        return np.bincount(rows, minlength=count), tails, codes, unpack_ids(cursor, len(codes), self.vocabulary)
 
 
 def _masses(blocks: torch.Tensor, ids: torch.Tensor, temperature: float) -> tuple[torch.Tensor, torch.Tensor]:
