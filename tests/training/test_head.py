@@ -9,7 +9,6 @@ import torch
 from peft import LoraConfig, get_peft_model
 from transformers import Gemma2Config, LlamaConfig, Phi3Config, PreTrainedModel
 
-from potstill.signals.products import Head
 from potstill.training.collator import Collator, TokenisedRow
 from potstill.training.head import head_sees_only, is_plain, sum_tied_gradients_in_place
 from potstill.training.losses.head_gradients import HeadGradients
@@ -112,9 +111,9 @@ def test_what_flows_back_from_the_loss_is_multiplied_in_the_format_of_the_layers
     formats: list[torch.dtype] = []
     made_of = HeadGradients.of
 
-    def noting(head: Head, dtype: torch.dtype, *gradients: torch.Tensor | None) -> HeadGradients:
+    def noting(weight: torch.Tensor, dtype: torch.dtype, *gradients: torch.Tensor | None) -> HeadGradients:
         formats.append(dtype)
-        return made_of(head, dtype, *gradients)
+        return made_of(weight, dtype, *gradients)
 
     monkeypatch.setattr(HeadGradients, "of", noting)
     model, batch = model_of(LlamaConfig), Collator(pad_id=0)(random_rows())

@@ -1,11 +1,12 @@
 """The head, the softmax and every loss on tokens, in one walk over small tiles of positions.
 
-The logits of all positions, N x V numbers, never exist. A tile's logits are computed in float32, its losses and their gradient
-with respect to the logits follow at once, in the same memory, and what is kept are the gradients of the hidden states, N x H,
-and of the head, V x H. `backward` only scales them. This holds for cross-entropy and distillation alike (Hsu et al. 2024, Liger
-Kernel, arXiv:2410.10989, and Wijmans et al. 2024, Cut Cross-Entropy, arXiv:2411.09009, show the idea). Logits are written to
-memory that is there already; autocast, which would round them to bfloat16, leaves such products alone. The gradients' products
-are in bfloat16 under autocast, as those of all other layers.
+The logits of all positions, N x V numbers, never exist. A tile's logits are computed, its losses and their gradient with
+respect to the logits follow at once, in the same memory, and what is kept are the gradients of the hidden states, N x H, and of
+the head, V x H. `backward` only scales them. This holds for cross-entropy and distillation alike (Hsu et al. 2024, Liger
+Kernel, arXiv:2410.10989, and Wijmans et al. 2024, Cut Cross-Entropy, arXiv:2411.09009, show the idea). Under autocast the
+products are in bfloat16, as those of all other layers, but no logit is rounded where that would show: on a processor logits are
+centred (rounded_head.py), elsewhere in float32, written to memory that is there already, which autocast leaves alone. Softmax
+and losses are always in float32.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from potstill.signals.products import Head, multiplied_by_the_faster_library
 from potstill.signals.signal import Counts, Dense, Signal
 from potstill.training.losses.head_gradients import HeadGradients
 from potstill.training.losses.mix import OF_COUNTS, Mix
+from potstill.training.losses.rounded_head import RoundedHead
 from potstill.training.losses.tile import Outcomes, Sums, Tile, overwrite_by_gradient, spans
 
 # Bytes of a tile of logits, and of the part of it for which intermediate results are made; with a dense teacher these are
@@ -98,7 +100,8 @@ class _Comparison:
 
     def buffer_beside(self, logits: torch.Tensor, rows: int) -> torch.Tensor | None:
         """Room for a dense teacher's logits beside so many of the student's."""
-        return logits.new_empty(rows, logits.shape[1]) if isinstance(self.teacher, tuple) else None
+        is_dense = isinstance(self.teacher, tuple)
+        return logits.new_empty(rows, logits.shape[1], dtype=torch.float32) if is_dense else None
 
     def tile(self, start: int, stop: int, filled: int, buffer: torch.Tensor | None) -> Tile:
         """A range of positions; a dense teacher's logits are made in the buffer, up to position `filled`."""
@@ -149,15 +152,20 @@ class _Fused(torch.autograd.Function):  # type: ignore[misc]
         for gradient in (of_weight, of_bias):
             if gradient is not None:
                 gradient[vocabulary if len(hidden) else 0 :].zero_()  # the rest is written by the first tile
-        head = Head.of(weight.float(), bias, vocabulary)
-        back = HeadGradients.of(head, torch.bfloat16 if half else torch.float32, of_hidden, of_weight, of_bias)
-        rows, rows_of_part = _rows(vocabulary, hidden, comparison)
-        buffer = torch.empty(min(rows, len(states)), vocabulary, device=hidden.device)
+        is_rounded = half and not hidden.is_cuda
+        head = RoundedHead.of(weight, bias, vocabulary) if is_rounded else Head.of(weight.float(), bias, vocabulary)
+        back = HeadGradients.of(head.weight, torch.bfloat16 if half else torch.float32, of_hidden, of_weight, of_bias)
+        dtype = torch.bfloat16 if is_rounded else torch.float32
+        rows, rows_of_part = _rows(vocabulary, hidden, comparison, dtype)
+        buffer = torch.empty(min(rows, len(states)), vocabulary, dtype=dtype, device=hidden.device)
         beside = comparison.buffer_beside(buffer, len(buffer))
         sums = Sums.none(mix, hidden.device)
         for start, end in spans(len(hidden), rows):
             stop = min(start + rows, len(states))
-            logits = head.logits(states[start:stop], buffer)
+            if isinstance(head, RoundedHead):
+                logits = head.logits(states[start:stop], comparison.target_ids[start:end], buffer)
+            else:
+                logits = head.logits(states[start:stop], buffer)
             tile = comparison.tile(start, end, stop, beside)
             sums = sums + overwrite_by_gradient(logits[: end - start], tile, mix, rows_of_part)
             logits[end - start :].zero_()
@@ -177,7 +185,7 @@ class _OnLogits(torch.autograd.Function):  # type: ignore[misc]
     def forward(
         ctx: Any, logits: torch.Tensor, comparison: _Comparison, mix: Mix, target_count: torch.Tensor | int, vocabulary: int
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        rows, rows_of_part = _rows(vocabulary, logits, comparison)
+        rows, rows_of_part = _rows(vocabulary, logits, comparison, torch.float32)
         gradient = torch.zeros_like(logits, dtype=torch.float32)
         of_tokens = gradient[:, :vocabulary].copy_(logits[:, :vocabulary])
         beside = comparison.buffer_beside(of_tokens, rows)
@@ -219,11 +227,15 @@ def _scaled(ctx: Any, of_loss: torch.Tensor) -> list[torch.Tensor | None]:
     ]
 
 
-def _rows(vocabulary: int, positions: torch.Tensor, comparison: _Comparison) -> tuple[int, int]:
-    """How many of the positions make a tile, all tiles being about equal, and how many a part of one."""
+def _rows(vocabulary: int, positions: torch.Tensor, comparison: _Comparison, dtype: torch.dtype) -> tuple[int, int]:
+    """How many of the positions make a tile of logits of this type, all tiles being about equal, and how many a part of one.
+
+    A dense teacher's logits, beside the tile, and parts are in float32.
+    """
     kind = "cpu" if positions.device.type == "cpu" else "other"
-    part_bytes = _DENSE_PART_BYTES if isinstance(comparison.teacher, tuple) else _PART_BYTES
-    most = max(1, _TILE_BYTES[kind] // (4 * vocabulary))
+    is_dense = isinstance(comparison.teacher, tuple)
+    part_bytes = _DENSE_PART_BYTES if is_dense else _PART_BYTES
+    most = max(1, _TILE_BYTES[kind] // ((4 if is_dense else dtype.itemsize) * vocabulary))
     most -= most % _UNIT if most > _UNIT else 0
     tiles = max(1, -(-len(positions) // most))
     return max(1, min(most, _filled(-(-len(positions) // tiles)))), max(1, part_bytes[kind] // (4 * vocabulary))

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import torch
 
-from potstill.signals.products import Head
+_ROWS = 8192  # of the head's gradient at a time, where it is not made in its own place
 
 
 @dataclass(frozen=True, slots=True)
@@ -15,7 +15,7 @@ class HeadGradients:
 
     Attributes:
         weight: (V, H), the head's rows that are real tokens, in the type in which products are made: float32, or bfloat16,
-            which rounds each entry of a product by at most 2^-9 of itself. (Rounded logits would change whole probabilities.)
+            which rounds each entry of a product by at most 2^-9 of itself.
         of_hidden: (N, H), of the hidden states.
         of_weight: (V', H) with V' >= V, of the head's weight.
         of_bias: (V',), of its bias.
@@ -28,22 +28,22 @@ class HeadGradients:
 
     @classmethod
     def of(
-        cls, head: Head, dtype: torch.dtype, of_hidden: torch.Tensor | None, of_weight: torch.Tensor | None,
+        cls, weight: torch.Tensor, dtype: torch.dtype, of_hidden: torch.Tensor | None, of_weight: torch.Tensor | None,
         of_bias: torch.Tensor | None,
     ) -> HeadGradients:
-        """dtype: in which to multiply."""
-        return cls(head.weight.to(dtype), of_hidden, of_weight, of_bias)
+        """weight: (V, H), the head's; dtype: in which to multiply."""
+        return cls(weight.to(dtype), of_hidden, of_weight, of_bias)
 
     def add(self, gradient: torch.Tensor, states: torch.Tensor, start: int) -> None:
         """Those of the tile that begins at position `start`.
 
         Args:
-            gradient: (C, V) float32, of its logits.
+            gradient: (C, V), of its logits, in float32 or the type in which products are made.
             states: (C, H) float32, the hidden states that it came from.
         """
         vocabulary = gradient.shape[1]
         if self.of_bias is not None:
-            _put(self.of_bias[:vocabulary], gradient.sum(0), start)
+            _put(self.of_bias[:vocabulary], gradient.sum(0, dtype=torch.float32), start)
         factor = gradient.to(self.weight.dtype)
         if self.of_hidden is not None:
             self.of_hidden[start : start + len(states)] = factor @ self.weight
@@ -53,7 +53,10 @@ class HeadGradients:
         if factor.dtype == into.dtype:
             into.addmm_(factor.T, states, beta=1.0 if start else 0.0)
         else:
-            _put(into, factor.T @ states.to(factor.dtype), start)
+            rounded = states.to(factor.dtype)
+            for first in range(0, vocabulary, _ROWS):  # what is still in the cache is quickly widened
+                rows = slice(first, first + _ROWS)
+                _put(into[rows], factor[:, rows].T @ rounded, start)
 
 
 def _put(into: torch.Tensor, value: torch.Tensor, start: int) -> None:

@@ -87,14 +87,18 @@ def overwrite_by_gradient(logits: torch.Tensor, tile: Tile, mix: Mix, rows_at_on
     """Put the gradient of the weighted sum of all losses in the place of the student's logits, and give the losses.
 
     Args:
-        logits: (C, V) float32, of real tokens alone; overwritten.
+        logits: (C, V), of real tokens alone, in float32, or in bfloat16 and then computed with in float32; overwritten.
         tile: What these positions are compared with.
         mix: The losses.
         rows_at_once: Intermediate results are made for so many positions at a time.
     """
     sums = Sums.none(mix, logits.device)
     for start, stop in spans(len(logits), rows_at_once):
-        sums = sums + _of_rows(logits[start:stop], tile.rows(start, stop), mix)
+        part = logits[start:stop]
+        wide = part.float()
+        sums = sums + _of_rows(wide, tile.rows(start, stop), mix)
+        if wide.dtype != part.dtype:
+            part.copy_(wide)
     return sums
 
 
