@@ -111,9 +111,9 @@ def test_what_flows_back_from_the_loss_is_multiplied_in_the_format_of_the_layers
     formats: list[torch.dtype] = []
     made_of = HeadGradients.of
 
-    def noting(weight: torch.Tensor, dtype: torch.dtype, *gradients: torch.Tensor | None) -> HeadGradients:
+    def noting(weight: torch.Tensor, dtype: torch.dtype, *gradients: torch.Tensor | None, scale: float) -> HeadGradients:
         formats.append(dtype)
-        return made_of(weight, dtype, *gradients)
+        return made_of(weight, dtype, *gradients, scale=scale)
 
     monkeypatch.setattr(HeadGradients, "of", noting)
     model, batch = model_of(LlamaConfig), Collator(pad_id=0)(random_rows())

@@ -154,7 +154,10 @@ class _Fused(torch.autograd.Function):  # type: ignore[misc]
                 gradient[vocabulary if len(hidden) else 0 :].zero_()  # the rest is written by the first tile
         is_rounded = half and not hidden.is_cuda
         head = RoundedHead.of(weight, bias, vocabulary) if is_rounded else Head.of(weight.float(), bias, vocabulary)
-        back = HeadGradients.of(head.weight, torch.bfloat16 if half else torch.float32, of_hidden, of_weight, of_bias)
+        count = _at_least_one(target_count)
+        back = HeadGradients.of(
+            head.weight, torch.bfloat16 if half else torch.float32, of_hidden, of_weight, of_bias, scale=1 / count
+        )
         dtype = torch.bfloat16 if is_rounded else torch.float32
         rows, rows_of_part = _rows(vocabulary, hidden, comparison, dtype)
         buffer = torch.empty(min(rows, len(states)), vocabulary, dtype=dtype, device=hidden.device)
@@ -171,7 +174,7 @@ class _Fused(torch.autograd.Function):  # type: ignore[misc]
             logits[end - start :].zero_()
             back.add(logits, states[start:stop], start)
         of_hidden = None if of_hidden is None else of_hidden[: len(hidden)]
-        return _finish(ctx, mix, sums, target_count, (of_hidden, of_weight, of_bias), (hidden, weight, bias))
+        return _finish(ctx, mix, sums, count, (of_hidden, of_weight, of_bias), (hidden, weight, bias))
 
     @staticmethod
     def backward(ctx: Any, of_loss: torch.Tensor, *_: Any) -> tuple[torch.Tensor | None, ...]:
@@ -193,20 +196,24 @@ class _OnLogits(torch.autograd.Function):  # type: ignore[misc]
         for start, stop in spans(len(logits), rows):
             tile = comparison.tile(start, stop, stop, beside)
             sums = sums + overwrite_by_gradient(of_tokens[start:stop], tile, mix, rows_of_part)
-        return _finish(ctx, mix, sums, target_count, (gradient,), (logits,))
+        count = _at_least_one(target_count)
+        return _finish(ctx, mix, sums, count, (gradient.div_(count),), (logits,))
 
     @staticmethod
     def backward(ctx: Any, of_loss: torch.Tensor, *_: Any) -> tuple[torch.Tensor | None, ...]:
         return (*_scaled(ctx, of_loss), None, None, None, None)
 
 
+def _at_least_one(count: torch.Tensor | int) -> torch.Tensor | int:
+    return count.clamp(min=1) if isinstance(count, torch.Tensor) else max(count, 1)
+
+
 def _finish(
-    ctx: Any, mix: Mix, sums: Sums, target_count: torch.Tensor | int, gradients: tuple[torch.Tensor | None, ...],
+    ctx: Any, mix: Mix, sums: Sums, count: torch.Tensor | int, gradients: tuple[torch.Tensor | None, ...],
     inputs: tuple[torch.Tensor | None, ...],
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Keep for `backward` what it needs, and make the loss. The gradients are those of the undivided sum."""
-    count = target_count.clamp(min=1) if isinstance(target_count, torch.Tensor) else max(target_count, 1)
-    ctx.gradients, ctx.count = gradients, count
+    """Keep for `backward` what it needs, and make the loss."""
+    ctx.gradients = gradients
     ctx.dtypes = [None if tensor is None else tensor.dtype for tensor in inputs]
     ctx.mark_non_differentiable(sums.parts, sums.agreement)
     total = sums.parts.new_zeros(())
@@ -220,11 +227,9 @@ def _scaled(ctx: Any, of_loss: torch.Tensor) -> list[torch.Tensor | None]:
     gradients, ctx.gradients = ctx.gradients, None
     if gradients is None:
         raise RuntimeError("the gradients of this loss were used before: it can be differentiated once")
-    factor = of_loss / ctx.count
-    return [
-        None if gradient is None else gradient.mul_(factor).to(dtype)
-        for gradient, dtype in zip(gradients, ctx.dtypes, strict=True)
-    ]
+    if of_loss.device.type != "cpu" or of_loss.item() != 1.0:  # a GPU would have to be waited for
+        gradients = [None if gradient is None else gradient.mul_(of_loss) for gradient in gradients]
+    return [None if gradient is None else gradient.to(dtype) for gradient, dtype in zip(gradients, ctx.dtypes, strict=True)]
 
 
 def _rows(vocabulary: int, positions: torch.Tensor, comparison: _Comparison, dtype: torch.dtype) -> tuple[int, int]:

@@ -19,20 +19,22 @@ class HeadGradients:
         of_hidden: (N, H), of the hidden states.
         of_weight: (V', H) with V' >= V, of the head's weight.
         of_bias: (V',), of its bias.
+        scale: What a logit's gradient counts. It is applied to what is small.
     """
 
     weight: torch.Tensor
     of_hidden: torch.Tensor | None
     of_weight: torch.Tensor | None
     of_bias: torch.Tensor | None
+    scale: torch.Tensor | float
 
     @classmethod
     def of(
         cls, weight: torch.Tensor, dtype: torch.dtype, of_hidden: torch.Tensor | None, of_weight: torch.Tensor | None,
-        of_bias: torch.Tensor | None,
+        of_bias: torch.Tensor | None, scale: torch.Tensor | float,
     ) -> HeadGradients:
         """weight: (V, H), the head's; dtype: in which to multiply."""
-        return cls(weight.to(dtype), of_hidden, of_weight, of_bias)
+        return cls(weight.to(dtype), of_hidden, of_weight, of_bias, scale)
 
     def add(self, gradient: torch.Tensor, states: torch.Tensor, start: int) -> None:
         """Those of the tile that begins at position `start`.
@@ -43,13 +45,13 @@ class HeadGradients:
         """
         vocabulary = gradient.shape[1]
         if self.of_bias is not None:
-            _put(self.of_bias[:vocabulary], gradient.sum(0, dtype=torch.float32), start)
+            _put(self.of_bias[:vocabulary], gradient.sum(0, dtype=torch.float32) * self.scale, start)
         factor = gradient.to(self.weight.dtype)
         if self.of_hidden is not None:
-            self.of_hidden[start : start + len(states)] = factor @ self.weight
+            self.of_hidden[start : start + len(states)] = (factor @ self.weight) * self.scale
         if self.of_weight is None:
             return
-        into = self.of_weight[:vocabulary]
+        into, states = self.of_weight[:vocabulary], states * self.scale
         if factor.dtype == into.dtype:
             into.addmm_(factor.T, states, beta=1.0 if start else 0.0)
         else:
