@@ -1,7 +1,12 @@
-"""Memory that is freed while training stays at hand, and goes when training ends."""
+"""Memory that is freed while training stays at hand, and goes when training ends.
+
+Each look is taken by a process of its own, python test_processor.py NAME: another test's memory, freed but in pieces, would be
+taken up first, and stay.
+"""
 
 from __future__ import annotations
 
+import subprocess
 import sys
 
 import psutil
@@ -19,8 +24,7 @@ def grown_after_a_block(before: int) -> int:
     return int(psutil.Process().memory_info().rss) - before
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="only the GNU C library has these settings")
-def test_freed_memory_stays_while_inside_and_goes_after() -> None:
+def freed_memory_stays_while_inside_and_goes_after() -> None:
     before = psutil.Process().memory_info().rss
     assert grown_after_a_block(before) < BLOCK / 4
     with freed_memory_kept():
@@ -29,11 +33,26 @@ def test_freed_memory_stays_while_inside_and_goes_after() -> None:
     assert grown_after_a_block(before) < BLOCK / 4
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="only the GNU C library gives memory back when told to")
-def test_what_nobody_holds_goes_back_to_the_system() -> None:
+def what_nobody_holds_goes_back_to_the_system() -> None:
     before = psutil.Process().memory_info().rss
     with_itself: list[object] = [[torch.ones(2**14) for _ in range(BLOCK // 2**16)]]
     with_itself.append(with_itself)  # held by nobody but itself
     del with_itself
     give_back_memory()
     assert psutil.Process().memory_info().rss - before < BLOCK / 4
+
+
+LOOKS = {
+    look.__name__: look for look in (freed_memory_stays_while_inside_and_goes_after, what_nobody_holds_goes_back_to_the_system)
+}
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only the GNU C library has these settings")
+@pytest.mark.parametrize("name", LOOKS)
+def test_memory(name: str) -> None:
+    result = subprocess.run([sys.executable, __file__, name], capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stderr
+
+
+if __name__ == "__main__":
+    LOOKS[sys.argv[1]]()
