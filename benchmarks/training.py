@@ -16,12 +16,12 @@ process of its own (benchmarks/parts/training_worker.py):
     memory     the peak above weights, gradients and AdamW's moments, at 2,048 tokens a step
 
 Peers: the GKD trainer of TRL 1.16 (off-policy: lmbda 0, beta 0), in bfloat16 as by default or in float32, as a trial of a few
-steps says; recomputing activations, which is its default and costs time, is turned off for speed, and memory is compared with
-the more frugal of both. distill-anything 0.5 in logit mode, which on a CPU computes in float32. They live in environments of
-their own, built under --peers when they are first needed. Every finished client is kept in --results with the students, and
-the same command goes on with the next. How close each student came to the teacher on held-out rows is printed, so that nobody
-is fast by learning less. The machine should have nothing else to do; two CPU cores take about half an hour, the answers that
-the teacher writes first included.
+steps says, and in float32 where the processor does not multiply bfloat16 natively; recomputing activations, which is its
+default and costs time, is turned off for speed, and memory is compared with the more frugal of both. distill-anything 0.5 in
+logit mode, which on a CPU computes in float32. They live in environments of their own, built under --peers when they are first
+needed. Every finished client is kept in --results with the students, and the same command goes on with the next. How close each
+student came to the teacher on held-out rows is printed, so that nobody is fast by learning less. The machine should have
+nothing else to do; two CPU cores take half an hour to an hour, the answers that the teacher writes first included.
 
     python benchmarks/training.py [--arm speed] [--rows N] [--results FOLDER] [--peers FOLDER]
 """
@@ -117,7 +117,7 @@ class Bench:
             share = (trunk + head) / rate / told["train_seconds"]
             bars.append(at_least(f"work / rate in {precision} / time, training alone", share, 0.6))
         first = self._train("potstill", {})  # the teacher's pass is in the format that is faster here
-        higher = max(rates["trunk_bfloat16"], rates["trunk_float32"])
+        higher = max(rate for name, rate in rates.items() if name.startswith("trunk_"))
         share = (trunk + head + teacher) / higher / first["seconds"]
         return [*bars, at_least("the same with the capture, by the higher rate", share, 0.6)]
 
@@ -143,7 +143,9 @@ class Bench:
         return float(teacher + TRAINED_WEIGHT_BYTES * self._data["student_weights"]) / 2**20
 
     def _fastest_trl(self) -> str:
-        """The number format in which TRL's trainer is faster here."""
+        """The number format in which TRL's trainer is faster here; bfloat16 only where the processor multiplies it."""
+        if not multiplies_bfloat16():
+            return "float32"
         size = {"epochs": 1, "limit": min(TRIAL_ROWS, self._rows)}
         seconds = {name: self._train(f"trl {name}", {**size, **extra}, f"trial of trl {name}")["seconds"]
                    for name, extra in TRL.items()}

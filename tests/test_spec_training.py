@@ -44,7 +44,10 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "an encoding of what is not kept": (
         {"method": "kd", "signal": {"source": "live", "encoding": "counts"}}, "'encoding' has no effect with source: live",
     ),
-    "draws of what is not drawn": ({"method": "kd", "signal": {"draws": 20}}, "'draws' has no effect with encoding: top_k"),
+    "draws beside the student": (
+        {"method": "kd", "signal": {"source": "live", "draws": 20}}, "'draws' has no effect with source: live",
+    ),
+    "counts of nothing": ({"method": "kd", "signal": {"encoding": "counts", "draws": 0}}, "counts without draws tell nothing"),
     "a mass of drawn tokens": (
         {"method": "kd", "signal": {"encoding": "counts", "mass": 0.9}}, "'mass' has no effect with encoding: counts",
     ),

@@ -96,10 +96,13 @@ def distill_anything(options: Options) -> Told:
 def rate(options: Options) -> Told:
     """Operations a second of plain matrix products: all of a layer's, forward and backward, at the tokens of a batch.
 
-    `head` is the same for the head at the answer tokens of a batch.
+    `head` is the same for the head at the answer tokens of a batch. bfloat16 is measured where it is multiplied natively:
+    elsewhere a product takes minutes.
     """
     import torch
     from transformers import AutoConfig
+
+    from potstill.student.processor import multiplies_bfloat16
 
     config = AutoConfig.from_pretrained(options["student"])
     width, inner = config.hidden_size, config.intermediate_size
@@ -108,7 +111,7 @@ def rate(options: Options) -> Told:
     head = [(width, config.vocab_size)]
     told: Told = {}
     for name, shapes, tokens in (("trunk", layer, options["tokens"]), ("head", head, options["answer_tokens"])):
-        for dtype in (torch.float32, torch.bfloat16):
+        for dtype in (torch.float32, torch.bfloat16) if multiplies_bfloat16() else (torch.float32,):
             told[f"{name}_{str(dtype).removeprefix('torch.')}"] = products_per_s(shapes, tokens, dtype)
     return told
 

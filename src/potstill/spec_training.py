@@ -27,23 +27,26 @@ class SignalSpec(Section):
     """capture: the teacher reads every answer once, and what it says is kept for all epochs and students; live: it runs beside
     the student at every step."""
     encoding: Literal["top_k", "counts"] = "top_k"
-    """What is kept of a distribution. top_k: the likeliest tokens and the mass of all others; counts: how often each token came
-    up in a number of draws, which is smaller and serves forward_kl alone."""
+    """What is kept of a distribution. top_k: the likeliest tokens, the mass of all others, and draws from these; counts: how
+    often each token came up in a number of draws, which is smaller and serves forward_kl alone."""
     mass: Annotated[float, Field(gt=0.0, le=1.0)] = 0.98
     """top_k keeps tokens until they hold this share of the probability."""
     top: Annotated[int, Field(ge=1, le=4096)] = 64
     """top_k keeps no more than this many tokens."""
-    draws: Annotated[int, Field(ge=1, le=4096)] = 200
-    """How many tokens counts draws at each place."""
+    draws: Annotated[int, Field(ge=0, le=4096)] = 200
+    """How many tokens counts draws at each place, and top_k in proportion to the mass of those it does not keep, by which
+    forward_kl learns these one by one; 0 leaves them one mass."""
 
     @model_validator(mode="after")
     def _what_is_set_has_effect(self) -> SignalSpec:
-        kept = {"top_k": {"mass", "top"}, "counts": {"draws"}}
+        kept = {"top_k": {"mass", "top", "draws"}, "counts": {"draws"}}
         serving = {"source"} if self.source == "live" else {"source", "encoding", *kept[self.encoding]}
         for name in type(self).model_fields:  # in the order of their declaration
             if name not in serving and getattr(self, name) != type(self).model_fields[name].default:
                 where = "source: live, which keeps nothing" if self.source == "live" else f"encoding: {self.encoding}"
                 raise ValueError(f"{name!r} has no effect with {where}: leave it out")
+        if self.encoding == "counts" and not self.draws:
+            raise ValueError("counts without draws tell nothing: 'draws' of 1 and more")
         return self
 
 

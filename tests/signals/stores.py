@@ -27,7 +27,8 @@ def record_of(number: int, header: StoreHeader = HEADER) -> Record:
     generator = torch.Generator().manual_seed(number)
     positions = 1 + number % 9
     assert isinstance(header.encoding, TopKEncoding)
-    arrays = header.encoding.select(torch.randn(positions, VOCABULARY, generator=generator) * 3, torch.zeros(0))
+    logits, starts = torch.randn(positions, VOCABULARY, generator=generator), torch.rand(positions, generator=generator)
+    arrays = header.encoding.select(logits * 3, starts.double())
     return Record(key_of(number), positions, header.encoding.pack(*arrays))
 
 

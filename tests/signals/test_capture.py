@@ -74,6 +74,10 @@ def test_top_k_is_of_the_live_distribution(temperature: float, live: LiveTeacher
         torch.testing.assert_close(
             told.log_tail.double().exp(), 1 - (exact.gather(1, told.ids).exp() * used).sum(1), rtol=1e-3, atol=1e-5
         )
+        assert told.drawn is not None
+        tails = exact.exp().scatter_add(1, told.ids, -exact.gather(1, told.ids).exp() * used)
+        shares = torch.zeros_like(tails).scatter_add(1, told.drawn.ids, told.drawn.shares.double())
+        assert ((shares - tails).abs() < 1.01 / 200).all()
 
 
 def test_counts_are_drawn_from_the_live_distribution(live: LiveTeacher, tmp_path: Path) -> None:

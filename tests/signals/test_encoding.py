@@ -18,7 +18,8 @@ from potstill.signals.top_k import TopKEncoding
 
 VOCABULARIES = [300, 49_152, 151_936, 262_144]  # the last two need 18 bits an id
 TEMPERATURES = (0.7, 1.0, 2.0)
-STARTS = torch.zeros(0)
+STARTS = torch.full((30_001,), 0.5, dtype=torch.float64)
+LEAST_TAIL = 1e-12
 LEAST = float(np.log(np.finfo(np.float32).tiny))  # -87 nats: a smaller tail is told as this one
 MOST_OFF = 0.003  # a probability, at temperature 1
 
@@ -33,7 +34,7 @@ def peaked_logits(vocabulary: int, rows: int = 12) -> torch.Tensor:
 
 
 def through_top_k(encoding: TopKEncoding, logits: torch.Tensor, temperature: float) -> TopK:
-    arrays = encoding.select(logits, STARTS)
+    arrays = encoding.select(logits, STARTS[: len(logits)])
     halves = [tuple(part[:5] for part in arrays), tuple(part[5:] for part in arrays)]
     return encoding.decode([Body(len(half[0]), encoding.pack(*half)) for half in halves], temperature)
 
@@ -61,9 +62,9 @@ def test_top_k_comes_back_at_every_temperature(vocabulary: int) -> None:
 
 def test_entries_follow_the_mass_at_the_hottest_temperature() -> None:
     logits = torch.tensor([[0.6, 0.3, 0.09, 0.01], [0.25, 0.25, 0.25, 0.25]]).log()
-    assert TopKEncoding(4, (1.0,), mass=0.85).select(logits, STARTS)[2].tolist() == [2, 4]
-    assert TopKEncoding(4, (1.0, 4.0), mass=0.85).select(logits, STARTS)[2].tolist() == [3, 4]
-    assert TopKEncoding(4, (1.0,), mass=0.85, top=3).select(logits, STARTS)[2].tolist() == [2, 3]
+    assert TopKEncoding(4, (1.0,), mass=0.85).select(logits, STARTS[:2])[2].tolist() == [2, 4]
+    assert TopKEncoding(4, (1.0, 4.0), mass=0.85).select(logits, STARTS[:2])[2].tolist() == [3, 4]
+    assert TopKEncoding(4, (1.0,), mass=0.85, top=3).select(logits, STARTS[:2])[2].tolist() == [2, 3]
 
 
 def test_where_all_tokens_are_entries_no_tail_is_left() -> None:
@@ -71,6 +72,8 @@ def test_where_all_tokens_are_entries_no_tail_is_left() -> None:
     signal = through_top_k(TopKEncoding(300, mass=1.1, top=300), logits, 1.0)
     assert signal.ids.shape == (12, 300)
     assert torch.isinf(signal.log_tail).all()
+    assert signal.drawn is not None
+    assert signal.drawn.shares.sum() == 0
     full = torch.full_like(logits, -torch.inf).scatter(1, signal.ids, signal.logprobs)
     assert (full.exp() - logits.softmax(1)).abs().max() < MOST_OFF
 
@@ -80,7 +83,7 @@ def test_the_largest_error_of_a_probability() -> None:
     distance = torch.linspace(0.0, 30.0, 30_001)
     logits = torch.stack([torch.zeros_like(distance), -distance], dim=1)
     encoding = TopKEncoding(2, mass=1.0)
-    arrays = encoding.select(logits, STARTS)
+    arrays = encoding.select(logits, STARTS[: len(logits)])
     signal = encoding.decode([Body(len(logits), encoding.pack(*arrays))], 1.0)
     told = torch.zeros(len(logits), 2).scatter_add(1, signal.ids, signal.logprobs.exp())
     off = (told - logits.softmax(1)).abs().max()
@@ -102,11 +105,61 @@ def test_padding_of_the_head_is_never_a_token(encoding: TopKEncoding | CountsEnc
     logits = torch.randn(6, 300)
     logits[:, 290:] = -torch.inf
     arrays = encoding.select(logits, torch.full((6,), 0.999999, dtype=torch.float64))
-    assert arrays[0].max() < 290
+    assert max(part.max() for part in arrays if part.dtype == np.int64) < 290
+
+
+@pytest.mark.parametrize("vocabulary", VOCABULARIES)
+def test_draws_from_a_tail_come_back_at_every_temperature(vocabulary: int) -> None:
+    logits = peaked_logits(vocabulary)
+    encoding = TopKEncoding(vocabulary, TEMPERATURES, draws=50)
+    arrays = encoding.select(logits, STARTS[:12])
+    for at, temperature in enumerate(TEMPERATURES):
+        signal = through_top_k(encoding, logits, temperature)
+        exact = torch.log_softmax(logits.double() / temperature, dim=1)
+        assert signal.drawn is not None
+        torch.testing.assert_close(signal.drawn.shares.sum(1), signal.log_tail.exp(), rtol=1e-5, atol=1e-30)
+        for row in range(12):
+            drawn = arrays[4][row, at][arrays[4][row, at] >= 0]
+            tail = signal.log_tail[row].exp().item()
+            assert len(drawn) == pytest.approx(50 * tail, abs=1) if tail > LEAST_TAIL else len(drawn) <= 1
+            assert not set(drawn) & set(signal.ids[row][signal.logprobs[row] > -torch.inf].tolist())
+            tokens, counts = np.unique(drawn, return_counts=True)
+            used = signal.drawn.shares[row] > 0
+            told = dict(zip(signal.drawn.ids[row][used].tolist(), signal.drawn.shares[row][used].tolist(), strict=True))
+            if tail > LEAST_TAIL:
+                expected = dict(zip(tokens.tolist(), (tail * counts / len(drawn)).tolist(), strict=True))
+                assert told == pytest.approx(expected)
+                of_drawn = tail * exact[row, drawn].mean().item()
+                assert signal.drawn.log_p[row].item() == pytest.approx(of_drawn, rel=1e-3)
+
+
+@pytest.mark.parametrize("temperature", TEMPERATURES)
+def test_the_mean_of_entries_and_draws_is_the_distribution(temperature: float) -> None:
+    """Over starts at equal distances, as of counts below."""
+    logits = torch.randn(1, 500)
+    encoding, rounds = TopKEncoding(500, TEMPERATURES, top=10, draws=20), 500
+    starts = (torch.arange(rounds, dtype=torch.float64) + 0.5) / rounds
+    arrays = encoding.select(logits.expand(rounds, -1), starts)
+    signal = encoding.decode([Body(rounds, encoding.pack(*arrays))], temperature)
+    assert signal.drawn is not None
+    known = torch.zeros(rounds, 500).scatter_add(1, signal.ids, signal.logprobs.exp())
+    mean = known.scatter_add(1, signal.drawn.ids, signal.drawn.shares).mean(0)
+    entries = signal.ids[0]
+    exact = (logits[0] / temperature).softmax(0)
+    torch.testing.assert_close(mean[entries], exact[entries], rtol=0, atol=MOST_OFF)
+    others = torch.ones(500).scatter(0, entries, 0.0).bool()
+    torch.testing.assert_close(mean[others], exact[others], rtol=0, atol=2 / rounds / 10)
+
+
+def test_without_draws_a_tail_is_one_mass() -> None:
+    encoding = TopKEncoding(300, draws=0)
+    arrays = encoding.select(torch.randn(4, 300), STARTS[:4])
+    assert encoding.decode([Body(4, encoding.pack(*arrays))], 1.0).drawn is None
+    assert len(encoding.pack(*arrays)) < len(TopKEncoding(300).pack(*TopKEncoding(300).select(torch.randn(4, 300), STARTS[:4])))
 
 
 def test_told_entries_are_cut_to_the_largest_and_the_others_join_the_tail() -> None:
-    encoding = TopKEncoding(49_152, top=2)
+    encoding = TopKEncoding(49_152, top=2, draws=0)
     told = torch.tensor([[0.2, 0.5, 0.1], [0.0, 0.0, 0.0]]).log()
     nothing_told = torch.tensor([0.2, 1.0]).log()
     signal = TopK(torch.tensor([[7, 8, 9], [0, 0, 0]]), told, nothing_told)
@@ -122,13 +175,16 @@ def test_told_entries_are_cut_to_the_largest_and_the_others_join_the_tail() -> N
 def test_counts_come_back(vocabulary: int, temperature: float) -> None:
     logits = peaked_logits(vocabulary)
     encoding = CountsEncoding(vocabulary, temperature, draws=40)
-    (ids,) = encoding.select(logits, torch.from_numpy(starts_of("ab" * 16, 12)))
-    signal = encoding.decode([Body(5, encoding.pack(ids[:5])), Body(7, encoding.pack(ids[5:]))], temperature)
+    ids, log_p = encoding.select(logits, torch.from_numpy(starts_of("ab" * 16, 12)))
+    bodies = [Body(5, encoding.pack(ids[:5], log_p[:5])), Body(7, encoding.pack(ids[5:], log_p[5:]))]
+    signal = encoding.decode(bodies, temperature)
     for row in range(12):
         tokens, counts = np.unique(ids[row], return_counts=True)
         kept = signal.shares[row] > 0
         told = dict(zip(signal.ids[row][kept].tolist(), signal.shares[row][kept].tolist(), strict=True))
         assert told == pytest.approx(dict(zip(tokens.tolist(), (counts / 40).tolist(), strict=True)))
+        of_drawn = torch.log_softmax(logits[row].double() / temperature, dim=0)[ids[row]].mean()
+        assert signal.log_p[row].item() == pytest.approx(of_drawn.item(), rel=1e-3, abs=1e-6)
     expected = logits[-1].div(temperature).softmax(0)[vocabulary - 1]
     assert expected == signal.shares[-1, 0] == 1.0
 
@@ -138,14 +194,14 @@ def test_the_mean_of_counts_is_the_distribution() -> None:
     logits = torch.randn(1, 500) * 2
     encoding, rounds = CountsEncoding(500, 1.3, draws=20), 500
     starts = (torch.arange(rounds, dtype=torch.float64) + 0.5) / rounds
-    (ids,) = encoding.select(logits.expand(rounds, -1), starts)
+    ids, _ = encoding.select(logits.expand(rounds, -1), starts)
     mean = np.bincount(ids.ravel(), minlength=500) / ids.size
     np.testing.assert_allclose(mean, (logits[0] / 1.3).softmax(0).numpy(), atol=1 / ids.size)
 
 
 def test_no_count_is_off_by_a_whole_draw() -> None:
     probabilities = torch.randn(50, 500).mul(2).softmax(1)
-    (ids,) = CountsEncoding(500, draws=30).select(probabilities.log(), torch.from_numpy(starts_of("cd" * 16, 50)))
+    ids, _ = CountsEncoding(500, draws=30).select(probabilities.log(), torch.from_numpy(starts_of("cd" * 16, 50)))
     counts = np.stack([np.bincount(row, minlength=500) for row in ids])
     assert np.abs(counts - 30 * probabilities.numpy()).max() < 1.0 + 1e-4
 

@@ -285,7 +285,7 @@ def test_what_is_named_twice_counts_once(tokens: TokenBytes) -> None:
 def test_a_signal_is_packed_as_one_that_was_captured() -> None:
     signal = top_signal([{7: math.log(0.5), 9: math.log(0.25), 3: math.log(0.125)}, {4: math.log(0.75)}, drawn(5), {}])
     assert signal is not None
-    encoding = TopKEncoding(vocabulary=300)
+    encoding = TopKEncoding(vocabulary=300, draws=0)
     unpacked = encoding.decode([Body(len(signal), encoding.pack_told(signal))], 1.0)
     assert torch.equal(unpacked.ids, signal.ids)
     torch.testing.assert_close(unpacked.log_tail, signal.log_tail)

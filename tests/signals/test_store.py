@@ -21,10 +21,10 @@ from potstill.signals.header import StoreHeader
 from potstill.signals.keys import TextKeys
 from potstill.signals.packing import Body
 from potstill.signals.records import HEAD_BYTES, encode
-from potstill.signals.signal import TopK
+from potstill.signals.signal import Counts, TopK
 from potstill.signals.source import TargetBatch
 from potstill.signals.store import SignalStore, StoredSignals
-from signals.stores import HEADER, key_of, record_of
+from signals.stores import HEADER, VOCABULARY, key_of, record_of
 
 COUNT = 40
 KEYS = [key_of(number) for number in range(COUNT)]
@@ -54,9 +54,16 @@ def expected(number: int, temperature: float = 1.0) -> TopK:
 def same(ours: object, theirs: TopK) -> bool:
     assert isinstance(ours, TopK)
     width = theirs.ids.shape[1]
+    assert ours.drawn is not None
+    assert theirs.drawn is not None
     return torch.equal(ours.ids[:, :width], theirs.ids) and torch.equal(ours.logprobs[:, :width], theirs.logprobs) and (
-        torch.equal(ours.log_tail, theirs.log_tail)
+        torch.equal(ours.log_tail, theirs.log_tail) and torch.equal(ours.drawn.log_p, theirs.drawn.log_p)
+        and torch.equal(spread(ours.drawn), spread(theirs.drawn))
     )
+
+
+def spread(drawn: Counts) -> torch.Tensor:
+    return torch.zeros(len(drawn), VOCABULARY).scatter_add(1, drawn.ids, drawn.shares)
 
 
 def test_any_order_gives_each_text_its_own_signals(folder: Path) -> None:

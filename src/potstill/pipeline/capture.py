@@ -31,7 +31,7 @@ class Capture:
     """Keeps what the teacher holds possible."""
 
     name = "capture"
-    version = 1
+    version = 2
 
     def inputs(self, context: Context) -> Mapping[str, Any]:
         training, shrink = context.job.training, context.job.student.shrink
@@ -50,7 +50,7 @@ class Capture:
         from potstill.signals.store import SignalStore
 
         training, view = context.job.training, view_of(context)
-        headers = [header_of(training, view)]
+        headers = [header_of(context, view)]
         if training.captures_layers:
             headers.append(layers_header_of(context, view, initial_student(context)))
         with ExitStack() as opened:

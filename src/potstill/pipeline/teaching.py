@@ -12,7 +12,6 @@ from potstill.errors import InputError
 from potstill.inference import model_identity
 from potstill.inference.identity import local_folder
 from potstill.pipeline.stage import Context
-from potstill.spec import TrainingSpec
 from potstill.templates import ChatTemplate
 
 if TYPE_CHECKING:
@@ -50,7 +49,7 @@ def _captured(context: Context, student: Path, opened: ExitStack) -> Teaching:
         return opened.enter_context(SignalStore(context.folder.signals / header.folder_name, header))
 
     training, view = context.job.training, view_of(context)
-    stores = [open_store(header_of(training, view))]
+    stores = [open_store(header_of(context, view))]
     layers = kept = None
     if training.captures_layers:
         stores.append(open_store(layers_header_of(context, view, student)))
@@ -81,16 +80,17 @@ def view_of(context: Context) -> TeacherView:
     return TeacherView(template, tokenizer, TextKeys(model_identity(teacher), template.source))
 
 
-def header_of(training: TrainingSpec, view: TeacherView) -> StoreHeader:
-    """Whose signals are kept, and in which form."""
+def header_of(context: Context, view: TeacherView) -> StoreHeader:
+    """Whose signals are kept, and in which form. What was told by an endpoint is without draws."""
     from potstill.signals.counts import CountsEncoding
     from potstill.signals.header import StoreHeader
     from potstill.signals.top_k import TopKEncoding
 
-    signal, temperatures = training.signal, training.temperatures
+    signal, temperatures = context.job.training.signal, context.job.training.temperatures
     if signal.encoding == "counts":
         return StoreHeader(view.keys, CountsEncoding(view.vocabulary, temperatures[0], signal.draws))
-    return StoreHeader(view.keys, TopKEncoding(view.vocabulary, temperatures, signal.mass, signal.top))
+    draws = 0 if context.teacher_weights.served else signal.draws
+    return StoreHeader(view.keys, TopKEncoding(view.vocabulary, temperatures, signal.mass, signal.top, draws))
 
 
 def layers_header_of(context: Context, view: TeacherView, student: Path) -> StoreHeader:

@@ -37,6 +37,16 @@ def unpack_sorted(cursor: Cursor, universe: int) -> Array:
     return numbers
 
 
+def unpack_rows(cursor: Cursor, rows: int, limit: int) -> tuple[Array, Array]:
+    """Rows of ascending numbers below `limit` that were packed as one sequence, row * limit + number: how many each row has,
+    and the numbers."""
+    together = unpack_sorted(cursor, rows * limit)
+    starts = np.arange(rows + 1, dtype=np.int64) * limit
+    edges = together.searchsorted(starts)
+    used = edges[1:] - edges[:-1]
+    return used, together - starts[:-1].repeat(used)
+
+
 def pack_small(numbers: Array) -> bytes:
     """Numbers from 1 on, most of them small."""
     bits, rest = [], numbers
@@ -50,15 +60,18 @@ def pack_small(numbers: Array) -> bytes:
 
 def unpack_small(cursor: Cursor, count: int) -> Array:
     """The `count` numbers that `pack_small` wrote, which are the last in the body; int64."""
-    bits = np.unpackbits(cursor.take("u1", len(cursor.content) - cursor.offset)).view(bool)
-    numbers, alive, start, place = np.zeros(count, np.int64), np.arange(count), 0, 1
-    while len(alive):
-        goes_on = bits[start : start + len(alive)]
-        start += len(alive)
-        numbers[alive[~goes_on]] += place
-        alive = alive[goes_on]
-        numbers[alive] += place * bits[start : start + len(alive)]
-        start += len(alive)
+    bits = np.unpackbits(cursor.take("u1", len(cursor.content) - cursor.offset))
+    numbers = np.ones(count, np.int64)
+    alive: Array | None = None  # all of them
+    left, start, place = count, 0, 1
+    while left:
+        going_on = bits[start : start + left].view(bool).nonzero()[0]
+        alive = going_on if alive is None else alive[going_on]
+        start += left
+        left = len(alive)
+        # Its leading one stands a place higher, and its bit in the place left: 2 + bit for the 1 that was counted.
+        numbers[alive] += place * (1 + bits[start : start + left].astype(np.int64))
+        start += left
         place *= 2
     return numbers
 
@@ -94,6 +107,9 @@ def _unpack_bits(cursor: Cursor, count: int, width: int) -> Array:
             done += size
     if width > done:
         length = count * (width - done)
-        rest = np.unpackbits(cursor.take("u1", -(-length // 8)), count=length).reshape(count, width - done)
-        numbers |= np.packbits(rest, axis=1, bitorder="little")[:, 0].astype(np.int64) << done
+        bits = np.unpackbits(cursor.take("u1", -(-length // 8)), count=length).reshape(count, width - done)
+        rest = bits[:, 0].copy()
+        for place in range(1, width - done):  # a few passes over bytes, where packbits would go row by row
+            rest |= bits[:, place] << place
+        numbers |= rest.astype(np.int64) << done
     return numbers

@@ -2,10 +2,6 @@
 
 Unbiased for forward Kullback-Leibler divergence and cross-entropy, at the temperature they were drawn at and only there
 (Anshumann et al. 2025, "Sparse Logit Sampling", arXiv:2503.16870). A text draws the same each time: its key is the seed.
-
-On disk the ids of a text are one sorted sequence, and the counts, most of them 1, one of small numbers (coding.py): some 13.7
-bits a distinct token with 49,152 in the vocabulary, where an id of 16 bits and a byte for its count take 24. Counts are exact;
-nothing is rounded.
 """
 
 from __future__ import annotations
@@ -18,8 +14,8 @@ import numpy as np
 import torch
 
 from potstill.errors import InputError
-from potstill.signals.coding import pack_small, pack_sorted, unpack_small, unpack_sorted
-from potstill.signals.packing import Array, Body, Cursor, as_table
+from potstill.signals.draws import as_counts, mean_log_p, pack_draws, unpack_draws
+from potstill.signals.packing import Array, Body, Cursor
 from potstill.signals.selecting import draw, in_blocks
 from potstill.signals.signal import Counts
 
@@ -45,23 +41,21 @@ class CountsEncoding:
         return {"name": self.name, "vocabulary": self.vocabulary, "temperature": self.temperature, "draws": self.draws}
 
     def select(self, logits: torch.Tensor, starts: torch.Tensor) -> tuple[Array, ...]:
-        """Token ids drawn from C distributions (C, draws), ascending.
+        """Token ids drawn from C distributions (C, draws), ascending, and the means of their log-probabilities (C,).
 
         Args:
             logits: (C, V) float32, -inf at padding.
             starts: (C,) float64 uniform in [0, 1), which decide what is drawn.
         """
         blocks = in_blocks(logits if self.temperature == 1.0 else logits / self.temperature)
-        probabilities = torch.softmax(blocks.flatten(1), dim=1).view(blocks.shape)
-        return (draw(probabilities, starts, self.draws).cpu().numpy(),)
+        weights = torch.softmax(blocks.flatten(1), dim=1)
+        sums = weights.view(blocks.shape).sum(-1, dtype=torch.float64)
+        ids = draw(weights.view(blocks.shape), sums, starts, torch.full((len(weights),), self.draws, device=weights.device))
+        return ids.cpu().numpy(), mean_log_p(weights, ids, sums.sum(1)).cpu().numpy()
 
-    def pack(self, ids: Array) -> bytes:
-        """The bytes of one text's positions; ids as `select` gives them."""
-        is_first = np.ones(ids.shape, bool)
-        is_first[:, 1:] = ids[:, 1:] != ids[:, :-1]
-        counts = np.diff(np.flatnonzero(is_first), append=ids.size)
-        numbers = ids + np.arange(len(ids))[:, None] * self.vocabulary
-        return pack_sorted(numbers[is_first], numbers.shape[0] * self.vocabulary) + pack_small(counts)
+    def pack(self, ids: Array, log_p: Array) -> bytes:
+        """The bytes of one text's positions; arrays as `select` gives them."""
+        return pack_draws(ids, log_p, self.vocabulary)
 
     def decode(self, bodies: Sequence[Body], temperature: float) -> Counts:
         """The signals of several texts, one after the other.
@@ -75,18 +69,10 @@ class CountsEncoding:
                 expected=f"{self.temperature:g}", hint="capture them anew at this one",
             )
         if not bodies:
-            return Counts(torch.zeros(0, 1, dtype=torch.int64), torch.zeros(0, 1))
-        used, counts, ids = zip(*map(self._parts, bodies), strict=True)
-        used_of = np.concatenate(used)
-        shares = as_table(counts, used_of, 0, np.float32)
-        shares /= self.draws
-        return Counts(torch.from_numpy(as_table(ids, used_of, 0, np.int64)), torch.from_numpy(shares))
-
-    def _parts(self, body: Body) -> tuple[Array, Array, Array]:
-        """Of each position how many distinct tokens it has; of those the counts, and the ids."""
-        cursor = Cursor(body.content)
-        rows, ids = np.divmod(unpack_sorted(cursor, body.positions * self.vocabulary), self.vocabulary)
-        return np.bincount(rows, minlength=body.positions), unpack_small(cursor, len(ids)), ids
+            return Counts(torch.zeros(0, 1, dtype=torch.int64), torch.zeros(0, 1), torch.zeros(0))
+        parts = zip(*(unpack_draws(Cursor(body.content), body.positions, self.vocabulary) for body in bodies), strict=True)
+        log_p, used, ids, counts = map(np.concatenate, parts)
+        return as_counts(log_p, used, ids, counts, np.ones(len(used)))
 
 
 def starts_of(key: str, count: int) -> Array:

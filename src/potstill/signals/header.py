@@ -15,7 +15,7 @@ from potstill.rows import content_hash
 from potstill.signals.encoding import Encoding, encoding_of
 from potstill.signals.keys import TextKeys
 
-_FORMAT = 2
+_FORMAT = 3
 FILE_NAME = "store.json"
 
 

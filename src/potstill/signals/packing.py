@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -62,10 +61,10 @@ def _bits_beyond(vocabulary: int) -> int:
     return max(0, (vocabulary - 1).bit_length() - _LOW_BITS)
 
 
-def as_table(parts: Sequence[Array], used: Array, fill: float, dtype: type[Any]) -> Array:
-    """Rows of differing lengths (`used`, N) that lie after each other in `parts`, as (N, longest) with `fill` behind them."""
-    table = np.full((len(used), int(used.max(initial=0))), fill, dtype)
-    table[places(used)] = np.concatenate(parts) if parts else ()
+def as_table(rows: Array, taken: Array, fill: float, dtype: type[Any]) -> Array:
+    """Rows of differing lengths that lie after each other, at the `places` (N, longest) they take, with `fill` behind them."""
+    table = np.full(taken.shape, fill, dtype)
+    table[taken] = rows
     return table
 
 

@@ -28,8 +28,8 @@ def largest(blocks: torch.Tensor, count: int) -> tuple[torch.Tensor, torch.Tenso
     return values, chosen.gather(1, at // BLOCK) * BLOCK + at % BLOCK
 
 
-def draw(probabilities: torch.Tensor, starts: torch.Tensor, count: int) -> torch.Tensor:
-    """`count` tokens of each distribution, drawn at equal distances: token ids (C, count), ascending.
+def draw(probabilities: torch.Tensor, sums: torch.Tensor, starts: torch.Tensor, counts: torch.Tensor) -> torch.Tensor:
+    """So many tokens of each distribution, drawn at equal distances: token ids (C, most), ascending, and -1 behind them.
 
     One uniform number a distribution, in `starts` (C,), places all its draws, at (start + i) / count of the running sum. Each
     token comes up count * p times on average, and its number never differs by one or more from that, where independent draws
@@ -37,16 +37,18 @@ def draw(probabilities: torch.Tensor, starts: torch.Tensor, count: int) -> torch
     50 draws was 1/2 to 1/8 of that of independent ones, where 35 to 7 different tokens came up.
 
     Args:
-        probabilities: (C, blocks, 64), each distribution summing to about 1.
+        probabilities: (C, blocks, 64), or anything in proportion to them.
+        sums: (C, blocks) float64, those of the blocks.
         starts: (C,) float64 in [0, 1).
+        counts: (C,) int64, how many are drawn of each.
     """
-    sums = probabilities.sum(-1, dtype=torch.float64)
     edges = sums.cumsum(-1)
-    steps = torch.arange(count, dtype=torch.float64, device=sums.device)
-    points = (starts[:, None] + steps) / count * edges[:, -1:]
+    steps = torch.arange(int(counts.max()) if len(counts) else 0, device=sums.device)
+    points = (starts[:, None] + steps) / counts[:, None].clamp(min=1) * edges[:, -1:]
     block = torch.searchsorted(edges, points, right=True).clamp_(max=sums.shape[1] - 1)
     inside = probabilities.gather(1, block[:, :, None].expand(-1, -1, BLOCK)).double().cumsum(-1)
     rest = points - (edges - sums).gather(1, block)
     # Rounding may put a point at a block's very end; then it belongs to the last token that has any probability.
     rest = torch.minimum(rest, inside[..., -1] * (1 - 1e-12))
-    return block * BLOCK + (inside <= rest[:, :, None]).sum(-1)
+    tokens = block * BLOCK + (inside <= rest[:, :, None]).sum(-1)
+    return tokens.masked_fill_(steps >= counts[:, None], -1)

@@ -18,38 +18,53 @@ class TopK:
         ids: (N, K) int64, token ids; an unused place has id 0 and the log-probability -inf.
         logprobs: (N, K) float32, log softmax(z / T) of the whole distribution at the temperature T that was asked for, in nats.
         log_tail: (N,) float32, the log of the mass of all other tokens at that temperature; -inf where there is none.
+        drawn: Tokens drawn from those others, which share their mass; None where none were.
     """
 
     ids: torch.Tensor
     logprobs: torch.Tensor
     log_tail: torch.Tensor
+    drawn: Counts | None = None
 
     def __len__(self) -> int:
         return len(self.ids)
 
     def tile(self, start: int, stop: int) -> TopK:
         """The same for the positions from `start` up to, not including, `stop`."""
-        return TopK(self.ids[start:stop], self.logprobs[start:stop], self.log_tail[start:stop])
+        drawn = None if self.drawn is None else self.drawn.tile(start, stop)
+        return TopK(self.ids[start:stop], self.logprobs[start:stop], self.log_tail[start:stop], drawn)
+
+    def to(self, device: torch.device) -> TopK:
+        """The same on a device."""
+        drawn = None if self.drawn is None else self.drawn.to(device)
+        return TopK(self.ids.to(device), self.logprobs.to(device), self.log_tail.to(device), drawn)
 
 
 @dataclass(frozen=True, slots=True)
 class Counts:
-    """Tokens drawn from each distribution, and how often each came up.
+    """Tokens drawn from each distribution, or from a part of it, and how often each came up.
 
     Attributes:
         ids: (N, K) int64, token ids; an unused place has id 0 and the share 0.
-        shares: (N, K) float32, draws of this token / all draws of the position; each row sums to 1.
+        shares: (N, K) float32, draws of this token / all draws of the position, times the mass of what was drawn from: each row
+            sums to that mass, which is 1 for a whole distribution.
+        log_p: (N,) float32, the sum of share * log p(token), in nats; on average the sum of p log p of all that was drawn from.
     """
 
     ids: torch.Tensor
     shares: torch.Tensor
+    log_p: torch.Tensor
 
     def __len__(self) -> int:
         return len(self.ids)
 
     def tile(self, start: int, stop: int) -> Counts:
         """The same for the positions from `start` up to, not including, `stop`."""
-        return Counts(self.ids[start:stop], self.shares[start:stop])
+        return Counts(self.ids[start:stop], self.shares[start:stop], self.log_p[start:stop])
+
+    def to(self, device: torch.device) -> Counts:
+        """The same on a device."""
+        return Counts(self.ids.to(device), self.shares.to(device), self.log_p.to(device))
 
 
 @dataclass(frozen=True, slots=True)

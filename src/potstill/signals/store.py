@@ -241,10 +241,7 @@ class StoredSignals:
         signal = self._store.read(batch.keys, temperature)
         if len(signal) != len(batch.positions):
             raise ValueError(f"signals of {len(signal)} positions, but a batch of {len(batch.positions)}")
-        device = batch.positions.device
-        if isinstance(signal, TopK):
-            return TopK(signal.ids.to(device), signal.logprobs.to(device), signal.log_tail.to(device))
-        return Counts(signal.ids.to(device), signal.shares.to(device))
+        return signal.to(batch.positions.device)
 
 
 def _write_all(file: BinaryIO, content: bytes) -> None:

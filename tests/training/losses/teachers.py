@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
@@ -47,12 +47,18 @@ class Case:
         order = torch.rand(ids.shape).argsort(-1)
         return TopK(*(each.gather(1, order) for each in (ids.masked_fill(~kept, 0), values.float())), log_tail.float())
 
+    def top_k_and_draws(self, temperature: float, k: int = 9, draws: int = 6) -> TopK:
+        """The same with tokens drawn from the others, but at the first position."""
+        signal = self.top_k(temperature, k)
+        others = torch.ones(len(signal), self.vocabulary).scatter_add(1, signal.ids, -(signal.logprobs > -torch.inf).float())
+        drawn = _drawn(self.log_p(temperature).masked_fill(others < 0.5, -torch.inf), draws)
+        at_all = torch.ones(len(signal))
+        at_all[:1] = 0.0
+        return replace(signal, drawn=Counts(drawn.ids, drawn.shares * at_all[:, None], drawn.log_p * at_all))
+
     def counts(self, draws: int, temperature: float = 1.0) -> Counts:
-        """As many places as draws, the first of each token used."""
-        drawn = torch.multinomial(self.log_p(temperature).exp(), draws, replacement=True).sort(-1).values
-        shares = (drawn.unsqueeze(-1) == drawn.unsqueeze(-2)).float().mean(-1)
-        again = torch.nn.functional.pad(drawn[:, 1:] == drawn[:, :-1], (1, 0))
-        return Counts(drawn.masked_fill(again, 0), shares.masked_fill(again, 0.0))
+        """Draws from all tokens."""
+        return _drawn(self.log_p(temperature), draws)
 
     def loss(self, signal: Signal | None, mix: Mix) -> FusedLoss:
         return fused_loss(self.hidden, self.weight, self.bias, self.target_ids, self.target_weights, signal, mix,
@@ -82,8 +88,31 @@ class Case:
         pairs = self.distributions(signal, mix.temperature)
         for name in mix.soft_losses:
             values = [reference.divergence(name, log_p, log_q, mix.jsd_beta, mix.skew) for log_p, log_q in pairs]
+            if name == "forward_kl" and isinstance(signal, TopK) and signal.drawn is not None:
+                values = self._with_draws(values, signal, signal.drawn, mix.temperature)
             parts.append(mix.temperature**2 * (weights * torch.stack(values)).sum())
         return torch.stack(parts)
+
+
+    def _with_draws(self, values: list[torch.Tensor], signal: TopK, drawn: Counts, temperature: float) -> list[torch.Tensor]:
+        """Forward KL where what was drawn stands for the others one by one; where nothing was, the value given."""
+        log_p, log_q = self.log_p(temperature), reference.log_probabilities(self.logits(), temperature, self.vocabulary)
+        for i in range(len(signal)):
+            ids = signal.ids[i][signal.logprobs[i] > -torch.inf]
+            shares = torch.zeros(self.vocabulary).double().index_add(0, drawn.ids[i], drawn.shares[i].double())
+            if shares.sum() > 0:
+                shares[ids] += log_p[i, ids].exp()
+                values[i] = (shares * (log_p[i] - log_q[i])).sum()
+        return values
+
+
+def _drawn(log_p: torch.Tensor, draws: int) -> Counts:
+    """Draws from distributions (N, V), or from parts of them; as many places as draws, the first of each token used."""
+    drawn = torch.multinomial(log_p.exp(), draws, replacement=True).sort(-1).values
+    shares = (drawn.unsqueeze(-1) == drawn.unsqueeze(-2)).double().mean(-1) * log_p.exp().sum(-1, keepdim=True)
+    again = torch.nn.functional.pad(drawn[:, 1:] == drawn[:, :-1], (1, 0))
+    shares = shares.masked_fill(again, 0.0)
+    return Counts(drawn.masked_fill(again, 0), shares.float(), (shares * log_p.gather(1, drawn)).sum(-1).float())
 
 
 def random_case(positions: int = 23, vocabulary: int = 77, width: int = 12) -> Case:

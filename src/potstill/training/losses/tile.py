@@ -13,36 +13,48 @@ from dataclasses import dataclass
 import torch
 
 from potstill.signals.signal import Counts, TopK
-from potstill.training.losses.divergences import divergence
+from potstill.training.losses.divergences import ValueAndGradient, divergence, forward_kl
 from potstill.training.losses.mix import Mix
 
 
 @dataclass(frozen=True, slots=True)
 class Outcomes:
-    """A sparse teacher: K tokens, and all others as one outcome.
+    """A sparse teacher: K tokens, and all others as one outcome, of which D may have been drawn.
 
     Attributes:
         ids: (N, K) int64, token ids, 0 at unused places.
         log_p: (N, K + 1) float32, log-probabilities, the last that of all other tokens; -inf at unused places.
+        first: (N, 1) int64, the teacher's likeliest token.
+        drawn: Tokens drawn from the others, whose shares sum to their probability; None where none were.
     """
 
     ids: torch.Tensor
     log_p: torch.Tensor
+    first: torch.Tensor
+    drawn: Counts | None = None
 
     @classmethod
     def of(cls, signal: TopK | Counts, vocabulary: int) -> Outcomes:
-        """Without tokens at or above `vocabulary`, which are padding, and with the rest made to sum to 1."""
-        if isinstance(signal, TopK):
-            log_p = torch.cat([signal.logprobs.float(), signal.log_tail.float().unsqueeze(-1)], -1)
-        else:
-            log_p = torch.nn.functional.pad(signal.shares.float(), (0, 1)).log_()
+        """Without tokens at or above `vocabulary`, which are padding, and with the rest made to sum to 1.
+
+        Counts are draws where no token is known by itself, and all of the probability is that of others.
+        """
+        if isinstance(signal, Counts):
+            drawn = _without_padding(signal, vocabulary, 1.0)
+            known = _nothing_known(drawn.shares)
+            return cls(known.ids, known.log_p, drawn.ids.gather(-1, drawn.shares.argmax(-1, keepdim=True)), drawn)
         padding = signal.ids >= vocabulary
-        log_p[:, :-1].masked_fill_(padding, -torch.inf)
-        return cls(signal.ids.masked_fill(padding, 0), log_p.sub_(log_p.logsumexp(-1, keepdim=True)))
+        ids = signal.ids.masked_fill(padding, 0)
+        log_p = torch.cat([signal.logprobs.float().masked_fill(padding, -torch.inf), signal.log_tail.float().unsqueeze(-1)], -1)
+        log_p.sub_(log_p.logsumexp(-1, keepdim=True))
+        first = ids.gather(-1, log_p[:, :-1].argmax(-1, keepdim=True))
+        others = log_p[:, -1:].exp()
+        return cls(ids, log_p, first, None if signal.drawn is None else _without_padding(signal.drawn, vocabulary, others))
 
     def tile(self, start: int, stop: int) -> Outcomes:
         """The same for a range of positions."""
-        return Outcomes(self.ids[start:stop], self.log_p[start:stop])
+        drawn = None if self.drawn is None else self.drawn.tile(start, stop)
+        return Outcomes(self.ids[start:stop], self.log_p[start:stop], self.first[start:stop], drawn)
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,7 +137,7 @@ def _first_choice(tile: Tile) -> torch.Tensor:
     if isinstance(tile.teacher, torch.Tensor):
         return tile.teacher.argmax(-1, keepdim=True)
     if tile.teacher is not None:
-        return tile.teacher.ids.gather(-1, tile.teacher.log_p[:, :-1].argmax(-1, keepdim=True))
+        return tile.teacher.first
     return tile.target_ids.unsqueeze(-1)
 
 
@@ -161,7 +173,7 @@ def _fill_sparse(logits: torch.Tensor, top: torch.Tensor, teacher: Outcomes, til
 
     Of the outcomes "token k of K" and "any other" the gradient g is (K + 1) numbers. Any other token v has q_v / q_tail of the
     last one, and q_v is its odds against the likeliest token, exp((z_v - z_max) / T), over their sum: so one row of odds is
-    all there is to compute, to scale, and to correct at K + 1 places.
+    all there is to compute, to scale, and to correct at K + 1 places, and at those of the others that were drawn.
     """
     t, ce = mix.temperature if mix.soft_losses else 1.0, mix.weights.get("ce", 0.0)
     target = tile.target_ids.unsqueeze(-1)
@@ -176,6 +188,7 @@ def _fill_sparse(logits: torch.Tensor, top: torch.Tensor, teacher: Outcomes, til
     used = teacher.log_p[:, :-1] > -torch.inf
     log_odds = odds.gather(-1, teacher.ids).masked_fill_(~used, -torch.inf)
     log_odds_of_target = odds.gather(-1, target)
+    log_odds_of_drawn = None if teacher.drawn is None else odds.gather(-1, teacher.drawn.ids)
     odds.exp_()
     # Exact, and where an unused place names token 0 nothing is taken from it: x - x = 0 and x - 0 = x.
     odds.scatter_add_(-1, teacher.ids, -odds.gather(-1, teacher.ids).mul_(used))
@@ -187,16 +200,24 @@ def _fill_sparse(logits: torch.Tensor, top: torch.Tensor, teacher: Outcomes, til
     if "ce" in mix.weights and at_one is None:
         values.append((total.log() - log_odds_of_target).squeeze(-1))
         gradient.add_(log_q.exp(), alpha=ce)
+    at_drawn = None
     for name in mix.soft_losses:
-        value, of_outcomes = divergence(name, jsd_beta=mix.jsd_beta, skew=mix.skew)(teacher.log_p, log_q)
+        if name == "forward_kl" and teacher.drawn is not None and log_odds_of_drawn is not None:
+            value, of_outcomes = _forward_kl_with_draws(teacher, teacher.drawn, log_q, log_odds_of_drawn - total.log())
+            at_drawn = teacher.drawn.shares * (-mix.weights[name] * t)
+        else:
+            value, of_outcomes = divergence(name, jsd_beta=mix.jsd_beta, skew=mix.skew)(teacher.log_p, log_q)
         values.append(value * t**2)
         gradient.add_(of_outcomes, alpha=mix.weights[name] * t)
     at_target = torch.full_like(total, -ce)
     if tile.weights is not None:
         weights = tile.weights.unsqueeze(-1)
         gradient, at_target = gradient * weights, at_target * weights
+        at_drawn = None if at_drawn is None else at_drawn * weights
     tiny = torch.finfo(odds.dtype).tiny
     odds.mul_(gradient[:, -1:] / tail.clamp(min=tiny)).scatter_add_(-1, teacher.ids, gradient[:, :-1])
+    if at_drawn is not None and teacher.drawn is not None:
+        odds.scatter_add_(-1, teacher.drawn.ids, at_drawn)
     if at_one is not None:
         odds.add_(at_one if tile.weights is None else at_one.mul_(weights))
     elif ce:
@@ -204,6 +225,29 @@ def _fill_sparse(logits: torch.Tensor, top: torch.Tensor, teacher: Outcomes, til
     return torch.stack(values)
 
 
-def _nothing_known(logits: torch.Tensor) -> Outcomes:
+def _forward_kl_with_draws(
+    teacher: Outcomes, drawn: Counts, log_q: torch.Tensor, log_q_of_drawn: torch.Tensor
+) -> ValueAndGradient:
+    """KL(p | q) where draws stand for the others one by one: right on average, in value and gradient.
+
+    Of the outcomes (C, K + 1) the last is then no outcome of the teacher's, and its gradient is q's. To be added at the tokens
+    that were drawn: minus their shares. Where nothing was drawn the others stay one outcome.
+    """
+    is_drawn = drawn.shares.sum(-1, keepdim=True) > 0
+    log_p = torch.cat([teacher.log_p[:, :-1], teacher.log_p[:, -1:].masked_fill(is_drawn, -torch.inf)], -1)
+    value, of_outcomes = forward_kl(log_p, log_q)
+    return value.add_(drawn.log_p).sub_((drawn.shares * log_q_of_drawn).sum(-1)), of_outcomes
+
+
+def _nothing_known(rows: torch.Tensor) -> Outcomes:
     """No token apart, and all of the mass on the others."""
-    return Outcomes(torch.empty(len(logits), 0, dtype=torch.int64, device=logits.device), logits.new_zeros(len(logits), 1))
+    none = torch.empty(len(rows), 0, dtype=torch.int64, device=rows.device)
+    return Outcomes(none, torch.zeros(len(rows), 1, dtype=torch.float32, device=rows.device), none)
+
+
+def _without_padding(drawn: Counts, vocabulary: int, mass: torch.Tensor | float) -> Counts:
+    """Without tokens at or above `vocabulary`, and with shares that sum to the mass, (N, 1) or a number."""
+    padding = drawn.ids >= vocabulary
+    shares = drawn.shares.float().masked_fill(padding, 0.0)
+    scale = mass / shares.sum(-1, keepdim=True).clamp(min=torch.finfo(torch.float32).tiny)
+    return Counts(drawn.ids.masked_fill(padding, 0), shares * scale, drawn.log_p.float() * scale.squeeze(-1))
