@@ -29,10 +29,22 @@ class Head:
         """(C, V) float32 of hidden states (C, H), in the first rows of the buffer."""
         out = buffer[: len(hidden)]
         if self.weight.dtype == torch.float32:
-            torch.mm(hidden.float(), self.weight.T, out=out)
+            hidden, rows = hidden.float(), len(self.weight) if hidden.is_cuda else _rows_at_once()
+            for start in range(0, len(self.weight), max(rows, 1)):
+                torch.mm(hidden, self.weight[start : start + rows].T, out=out[:, start : start + rows])
         else:
             torch.mm(hidden.to(self.weight.dtype), self.weight.T, out_dtype=torch.float32, out=out)
         return out if self.bias is None else out.add_(self.bias)
+
+
+@cache
+def _rows_at_once() -> int:
+    """How many rows of a head to multiply by at a time on this processor.
+
+    Measured on two cores of an EPYC with AVX2: 480 positions by 49,152 rows ran at 80 thousand million operations a second when
+    MKL was given all of them, and at 130 in pieces of 512. Processors with AVX-512 showed no such difference.
+    """
+    return 2**31 if torch.cpu.get_capabilities().get("avx512_f") else 512
 
 
 @contextmanager

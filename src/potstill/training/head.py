@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import torch
@@ -73,8 +74,28 @@ def is_plain(network: Any) -> bool:
 def sum_tied_gradients_in_place(network: Any) -> None:
     """Where embedding and head are one matrix, add the embedding's gradient, a few rows, to the head's, which is whole.
 
-    Otherwise the embedding's is a whole matrix too, nearly all zeros, and their sum a third.
+    Otherwise the embedding's is a whole matrix too, nearly all zeros, and their sum a third. A loss that makes the head's
+    gradient itself has to take the matrix from `weight_of_loss`.
     """
     embedding, head = network.get_input_embeddings(), network.get_output_embeddings()
     if embedding.weight.requires_grad and head.weight is embedding.weight:
         embedding.sparse = True
+
+
+def weight_of_loss(network: Any) -> torch.Tensor:
+    """The head's matrix (V, H), for a loss that makes its gradient itself.
+
+    After `sum_tied_gradients_in_place` it is a leaf of its own, whose gradient is handed over as soon as it is there, so that
+    the embedding's finds it in place. Autograd copies the whole matrix before it adds a few rows to what came from Python.
+    """
+    embedding, weight = network.get_input_embeddings(), network.get_output_embeddings().weight
+    if not (torch.is_grad_enabled() and getattr(embedding, "sparse", False) and embedding.weight is weight):
+        return weight
+    leaf = weight.detach().requires_grad_()
+    leaf.register_post_accumulate_grad_hook(partial(_hand_over, weight))
+    return leaf
+
+
+def _hand_over(weight: torch.Tensor, leaf: torch.Tensor) -> None:
+    gradient, leaf.grad = leaf.grad, None
+    weight.grad = gradient if weight.grad is None else weight.grad.add_(gradient)

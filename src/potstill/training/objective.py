@@ -14,7 +14,7 @@ import torch
 
 from potstill.signals.signal import Signal
 from potstill.signals.source import Observation, SignalSource, TargetBatch
-from potstill.training.head import head_gives, head_sees_only, is_plain
+from potstill.training.head import head_gives, head_sees_only, is_plain, weight_of_loss
 from potstill.training.layers import LayerTransfer, Seen, decoder_of
 from potstill.training.losses.fused import FusedLoss, dense_loss, fused_loss
 from potstill.training.losses.mix import Mix, MixSchedule, Schedule
@@ -106,7 +106,7 @@ class Objective:
         made: list[FusedLoss] = []
 
         def in_place_of_logits(hidden: torch.Tensor) -> torch.Tensor:
-            made.append(fused_loss(hidden, head.weight, head.bias, **given))
+            made.append(fused_loss(hidden, weight_of_loss(network), head.bias, **given))
             return made[0].loss
 
         with head_gives(head, batch["positions"], in_place_of_logits):
