@@ -16,6 +16,7 @@ import sqlalchemy as sa
 
 from loopback import LoopbackEndpoint, Messages, serve_in_thread
 from pipeline.jobs import gold_answer, topic_rows, write_rows_file
+from potstill.pipeline.folder import RunFolder
 from potstill.service.client import MLClient
 from potstill.service.settings import Settings, load_settings
 from potstill.spec import JobSpec, parse_job
@@ -137,11 +138,11 @@ def processes_of(run_folder: Path) -> list[psutil.Process]:
 
 
 def kill_all(run_folder: Path) -> None:
-    """What a power cut does to a job."""
+    """What a power cut does to a job. Its lock is free once the last of its threads has closed its files."""
     for process in processes_of(run_folder):
         for member in [*process.children(recursive=True), process]:
             member.send_signal(signal.SIGKILL)
-    wait_until(lambda: not processes_of(run_folder))
+    wait_until(lambda: not processes_of(run_folder) and not RunFolder(run_folder).is_held())
 
 
 def wait_until(condition: Callable[[], Any], limit_s: float = 120.0) -> None:

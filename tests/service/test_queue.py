@@ -125,7 +125,7 @@ def test_a_queued_job_is_cancelled_before_it_begins(client: MLClient, teacher: T
 def test_jobs_that_wait_survive_a_reboot_in_their_order(
     client: MLClient, teacher: Teacher, make_job: JobMaker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(queue, "START_GRACE", timedelta(seconds=2))
+    monkeypatch.setattr(queue, "START_GRACE", timedelta(seconds=10))  # a process takes some seconds to start beside others
     release: list[bool] = []
     teacher.answer = lambda messages: _wait_for(release, messages)
     names = ["first", "second", "third"]
