@@ -170,6 +170,12 @@ def test_told_entries_are_cut_to_the_largest_and_the_others_join_the_tail() -> N
     assert torch.isinf(signal.logprobs[1]).all()
 
 
+def test_told_entries_are_not_packed_where_draws_would_be_read() -> None:
+    signal = TopK(torch.tensor([[7]]), torch.tensor([[-0.1]]), torch.tensor([-2.4]))
+    with pytest.raises(ValueError, match="no draws"):
+        TopKEncoding(300).pack_told(signal)
+
+
 @pytest.mark.parametrize("vocabulary", VOCABULARIES)
 @pytest.mark.parametrize("temperature", TEMPERATURES)
 def test_counts_come_back(vocabulary: int, temperature: float) -> None:

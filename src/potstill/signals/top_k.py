@@ -116,8 +116,13 @@ class TopKEncoding:
     def pack_told(self, signal: TopK) -> bytes:
         """The bytes of one text whose entries an endpoint told; the `top` largest are kept, the others join the tail.
 
-        Only for an encoding at one temperature, which has to be that of the signal, and without draws.
+        Only for an encoding at one temperature, which has to be that of the signal.
+
+        Raises:
+            ValueError: the encoding has draws, and nobody told any.
         """
+        if self.draws:
+            raise ValueError("what was told has no draws")
         order = signal.logprobs.argsort(dim=1, descending=True, stable=True)
         ids, logprobs = signal.ids.gather(1, order), signal.logprobs.gather(1, order)
         log_tails = torch.logaddexp(logprobs[:, self.top :].logsumexp(1), signal.log_tail)

@@ -80,10 +80,10 @@ def _told(teacher: ResolvedModel, training: TrainingSpec) -> Told:
             "an endpoint tells its likeliest tokens, not draws", where="key 'training.signal.encoding' of the job file",
             found="counts", expected="top_k",
         )
-    if training.signal.draws != type(training.signal).model_fields["draws"].default:
+    if training.signal.draws not in (0, type(training.signal).model_fields["draws"].default):
         return InputError(
             "an endpoint tells its likeliest tokens, and none is drawn from the others", found=training.signal.draws,
-            where="key 'training.signal.draws' of the job file", expected="no such key",
+            where="key 'training.signal.draws' of the job file", expected="0, or no such key",
         )
     if training.temperatures != (1.0,):
         return InputError(
