@@ -7,7 +7,7 @@ to a scalar, without the logits of all of them ever standing side by side.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, TypeAlias
 
 import torch
@@ -18,6 +18,7 @@ from potstill.training.head import head_gives, head_sees_only, is_plain, weight_
 from potstill.training.layers import LayerTransfer, Seen, decoder_of
 from potstill.training.losses.fused import FusedLoss, dense_loss, fused_loss
 from potstill.training.losses.mix import Mix, MixSchedule, Schedule
+from potstill.training.losses.workspace import Workspace
 
 Batch = Mapping[str, Any]
 Count: TypeAlias = torch.Tensor | int
@@ -29,7 +30,8 @@ class Objective:
 
     schedule: the weights and the temperature over the training. source: where the teacher's distributions come from; None for
     cross-entropy alone. layers: what is learnt from inside the teacher, None for nothing. vocabulary: the tokenizer's tokens; a
-    head may have more rows, as padding. fused: the head is a plain matrix, so that the loss can take its place.
+    head may have more rows, as padding. fused: the head is a plain matrix, so that the loss can take its place. workspace: its
+    memory from step to step.
     """
 
     schedule: MixSchedule
@@ -37,6 +39,7 @@ class Objective:
     vocabulary: int
     fused: bool
     layers: LayerTransfer | None = None
+    workspace: Workspace = field(default_factory=Workspace)
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -106,7 +109,9 @@ class Objective:
         made: list[FusedLoss] = []
 
         def in_place_of_logits(hidden: torch.Tensor) -> torch.Tensor:
-            made.append(fused_loss(hidden, weight_of_loss(network), head.bias, **given))
+            weight = weight_of_loss(network)
+            keeps = weight is not head.weight and head.weight.grad is None
+            made.append(fused_loss(hidden, weight, head.bias, **given, workspace=self.workspace, keeps_gradient=keeps))
             return made[0].loss
 
         with head_gives(head, batch["positions"], in_place_of_logits):

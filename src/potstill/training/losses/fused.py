@@ -22,13 +22,14 @@ from potstill.training.losses.head_gradients import HeadGradients
 from potstill.training.losses.mix import OF_COUNTS, Mix
 from potstill.training.losses.rounded_head import RoundedHead
 from potstill.training.losses.tile import Outcomes, Sums, Tile, overwrite_by_gradient, spans
+from potstill.training.losses.workspace import Workspace
 
 # Bytes of a tile of logits, and of the part of it for which intermediate results are made; with a dense teacher these are
 # several as large as the part, and on a processor should stay in its cache. The gradient of the head is walked through once a
 # tile, which is why tiles are larger.
 _TILE_BYTES = {"cpu": 96 * 2**20, "other": 256 * 2**20}
 _UNIT = 32  # positions: a tile has a whole number of them
-_PART_BYTES = {"cpu": 2**20, "other": 256 * 2**20}
+_PART_BYTES = {"cpu": 3 * 2**19, "other": 256 * 2**20}
 _DENSE_PART_BYTES = {"cpu": 2**18, "other": 64 * 2**20}
 
 
@@ -51,6 +52,7 @@ class FusedLoss:
 def fused_loss(
     hidden: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, target_ids: torch.Tensor,
     target_weights: torch.Tensor | None, signal: Signal | None, mix: Mix, target_count: torch.Tensor | int, vocabulary: int,
+    workspace: Workspace | None = None, keeps_gradient: bool = False,
 ) -> FusedLoss:
     """The token losses of a batch from the student's last hidden states.
 
@@ -64,6 +66,8 @@ def fused_loss(
         mix: The losses.
         target_count: The number of target positions of the whole optimizer step; 0 counts as 1.
         vocabulary: The number of real tokens. Rows of either head from there on are padding: they count as minus infinity.
+        workspace: Memory of earlier calls to use again.
+        keeps_gradient: The weight's gradient may lie there too: that of the call before is no longer needed.
 
     Raises:
         ValueError: the mix has no token loss, or a soft one without a signal for these positions and at its temperature.
@@ -72,7 +76,10 @@ def fused_loss(
     half = torch.is_autocast_enabled(hidden.device.type)
     wanted = tuple(torch.is_grad_enabled() and tensor is not None and tensor.requires_grad for tensor in (hidden, weight, bias))
     with multiplied_by_the_faster_library():
-        loss, parts, agreement = _Fused.apply(hidden, weight, bias, comparison, mix, target_count, vocabulary, wanted, half)
+        loss, parts, agreement = _Fused.apply(
+            hidden, weight, bias, comparison, mix, target_count, vocabulary, wanted, half, workspace or Workspace(),
+            keeps_gradient,
+        )
     return FusedLoss(loss, parts, agreement)
 
 
@@ -143,24 +150,27 @@ class _Fused(torch.autograd.Function):  # type: ignore[misc]
     def forward(
         ctx: Any, hidden: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, comparison: _Comparison, mix: Mix,
         target_count: torch.Tensor | int, vocabulary: int, wanted: tuple[bool, bool, bool], half: bool,
+        workspace: Workspace, keeps_gradient: bool,
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         states = _filled_up(hidden.float())
         of_hidden, of_weight, of_bias = (
             torch.empty_like(tensor, dtype=torch.float32) if tensor is not None and wants else None
-            for tensor, wants in zip((states, weight, bias), wanted, strict=True)
+            for tensor, wants in zip((states, None if keeps_gradient else weight, bias), wanted, strict=True)
         )
+        if keeps_gradient and wanted[1]:
+            of_weight = workspace.take("gradient of the head", weight.shape, torch.float32, weight.device)
         for gradient in (of_weight, of_bias):
             if gradient is not None:
                 gradient[vocabulary if len(hidden) else 0 :].zero_()  # the rest is written by the first tile
         is_rounded = half and not hidden.is_cuda
-        head = RoundedHead.of(weight, bias, vocabulary) if is_rounded else Head.of(weight.float(), bias, vocabulary)
+        head = RoundedHead.of(weight, bias, vocabulary, workspace) if is_rounded else Head.of(weight.float(), bias, vocabulary)
         count = _at_least_one(target_count)
         back = HeadGradients.of(
             head.weight, torch.bfloat16 if half else torch.float32, of_hidden, of_weight, of_bias, scale=1 / count
         )
         dtype = torch.bfloat16 if is_rounded else torch.float32
         rows, rows_of_part = _rows(vocabulary, hidden, comparison, dtype)
-        buffer = torch.empty(min(rows, len(states)), vocabulary, dtype=dtype, device=hidden.device)
+        buffer = workspace.take("logits", (min(rows, len(states)), vocabulary), dtype, hidden.device)
         beside = comparison.buffer_beside(buffer, len(buffer))
         sums = Sums.none(mix, hidden.device)
         for start, end in spans(len(hidden), rows):
@@ -178,7 +188,7 @@ class _Fused(torch.autograd.Function):  # type: ignore[misc]
 
     @staticmethod
     def backward(ctx: Any, of_loss: torch.Tensor, *_: Any) -> tuple[torch.Tensor | None, ...]:
-        return (*_scaled(ctx, of_loss), None, None, None, None, None, None)
+        return (*_scaled(ctx, of_loss), *[None] * 8)
 
 
 class _OnLogits(torch.autograd.Function):  # type: ignore[misc]

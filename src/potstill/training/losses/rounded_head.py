@@ -6,6 +6,8 @@ from dataclasses import dataclass
 
 import torch
 
+from potstill.training.losses.workspace import Workspace
+
 _COLUMNS = 16  # of a matrix: products are made in blocks of them
 
 
@@ -27,11 +29,11 @@ class RoundedHead:
     weight: torch.Tensor
 
     @classmethod
-    def of(cls, weight: torch.Tensor, bias: torch.Tensor | None, vocabulary: int) -> RoundedHead:
-        """Of the first `vocabulary` rows of a head, which are real tokens."""
+    def of(cls, weight: torch.Tensor, bias: torch.Tensor | None, vocabulary: int, workspace: Workspace) -> RoundedHead:
+        """Of the first `vocabulary` rows of a head, which are real tokens; its factor lies in the workspace."""
         width = weight.shape[1]
         filled = -(-(width + 3) // _COLUMNS) * _COLUMNS
-        factor = torch.empty(vocabulary, filled, dtype=torch.bfloat16, device=weight.device)
+        factor = workspace.take("head in bfloat16", (vocabulary, filled), torch.bfloat16, weight.device)
         factor[:, :width] = weight[:vocabulary]
         factor[:, width] = 1.0
         factor[:, width + 1 :] = 0.0
