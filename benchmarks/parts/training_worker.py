@@ -1,8 +1,8 @@
 """One client of benchmarks/training.py, in a process of its own: `training_worker.py WHO OPTIONS-AS-JSON`.
 
-WHO is potstill, trl, distill-anything, rate or loss; the two peers run in environments of their own, so this file imports what
-it needs where it needs it. The last line it prints is JSON: seconds from the call that trains to the trained student in its
-folder, and megabytes of memory at the peak of it.
+WHO is potstill, trl, distill-anything, products or loss; the two peers run in environments of their own, so this file imports
+what it needs where it needs it. The last line it prints is JSON: seconds from the call that trains to the trained student in
+its folder, and megabytes of memory at the peak of it.
 """
 
 from __future__ import annotations
@@ -93,27 +93,16 @@ def distill_anything(options: Options) -> Told:
     return measured(train, imported)
 
 
-def rate(options: Options) -> Told:
-    """Operations a second of plain matrix products: all of a layer's, forward and backward, at the tokens of a batch.
-
-    `head` is the same for the head at the answer tokens of a batch. bfloat16 is measured where it is multiplied natively:
-    elsewhere a product takes minutes.
-    """
+def products(options: Options) -> Told:
+    """Operations a second of plain matrix products in a format: all of a layer's, forward and backward."""
     import torch
     from transformers import AutoConfig
-
-    from potstill.student.processor import multiplies_bfloat16
 
     config = AutoConfig.from_pretrained(options["student"])
     width, inner = config.hidden_size, config.intermediate_size
     heads = width // config.num_attention_heads * config.num_key_value_heads
     layer = [(width, width), (width, heads), (width, heads), (width, width), (width, inner), (width, inner), (inner, width)]
-    head = [(width, config.vocab_size)]
-    told: Told = {}
-    for name, shapes, tokens in (("trunk", layer, options["tokens"]), ("head", head, options["answer_tokens"])):
-        for dtype in (torch.float32, torch.bfloat16) if multiplies_bfloat16() else (torch.float32,):
-            told[f"{name}_{str(dtype).removeprefix('torch.')}"] = products_per_s(shapes, tokens, dtype)
-    return told
+    return {"per_s": products_per_s(layer, options["tokens"], getattr(torch, options["format"]))}
 
 
 def products_per_s(shapes: list[tuple[int, int]], tokens: int, dtype: Any) -> float:
@@ -179,5 +168,5 @@ def resident(entry: str) -> float | None:
 
 
 if __name__ == "__main__":
-    clients = {"potstill": potstill, "trl": trl, "distill-anything": distill_anything, "rate": rate, "loss": loss}
+    clients = {"potstill": potstill, "trl": trl, "distill-anything": distill_anything, "products": products, "loss": loss}
     print(json.dumps(clients[sys.argv[1]](json.loads(sys.argv[2]))), flush=True)
