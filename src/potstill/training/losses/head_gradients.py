@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import torch
 
 _ROWS = 8192  # of the head's gradient at a time, where it is not made in its own place
-# Of the sum over the vocabulary at a time: 455 positions by 49,152 rows took 0.86 of the time of one product on two cores of an
-# EPYC with AVX-512, in float32 and in bfloat16, and with AVX2 as long as it.
+# Of the sum over the vocabulary at a time, on a processor: 455 positions by 49,152 rows took 0.86 of the time of one product on
+# two cores of an EPYC with AVX-512, in float32 and in bfloat16, and with AVX2 as long as it.
 _TERMS = 4096
 
 
@@ -65,11 +65,12 @@ class HeadGradients:
 
 
     def _put_hidden(self, factor: torch.Tensor, start: int) -> None:
-        """Sums over the vocabulary, a piece at a time, in float32."""
+        """Sums over the vocabulary; those of pieces are added up in float32."""
         assert self.of_hidden is not None
+        terms = _TERMS if factor.is_cpu else max(len(self.weight), 1)
         into = self.of_hidden[start : start + len(factor)].zero_()
-        for first in range(0, len(self.weight), _TERMS):
-            pieces = factor[:, first : first + _TERMS], self.weight[first : first + _TERMS]
+        for first in range(0, len(self.weight), terms):
+            pieces = factor[:, first : first + terms], self.weight[first : first + terms]
             if factor.dtype == into.dtype:
                 into.addmm_(*pieces)
             else:
