@@ -30,6 +30,20 @@ def test_less_padding_than_without_grouping() -> None:
     assert padded(list(GroupedByLength(LENGTHS, 8, seed=0)), 8) - tokens < 0.3 * (padded(shuffled, 8) - tokens)
 
 
+def test_many_rows_have_hardly_any_padding_and_other_batches_in_every_epoch() -> None:
+    lengths = random.Random(2).choices(range(10, 500), k=600)
+    sampler = GroupedByLength(lengths, 8, seed=0)
+
+    def batches() -> list[frozenset[int]]:
+        order = list(sampler)
+        return [frozenset(order[start : start + 8]) for start in range(0, len(order), 8)]
+
+    first = batches()
+    assert sum(len(batch) * max(lengths[i] for i in batch) for batch in first) < 1.05 * sum(lengths)
+    sampler.epoch = 1
+    assert len(set(first) & set(batches())) <= 1
+
+
 def test_batches_do_not_come_by_length() -> None:
     order = list(GroupedByLength(LENGTHS, 8, seed=0))
     longest = [max(LENGTHS[i] for i in order[start : start + 8]) for start in range(0, 200, 8)]

@@ -10,8 +10,8 @@ import torch
 class Workspace:
     """Blocks by name. On a processor each is kept, and grows; on other devices torch itself keeps what was freed.
 
-    They have a hundred megabytes each. Fresh from the system a page is first filled with zeros, which took as long as a product
-    that fills it, and where batches have ever other sizes a heap seldom has so large a hole.
+    They have a hundred megabytes each. Fresh from the system every page is first filled with zeros, which adds half to the time
+    of the product that fills it next, and where batches have ever other sizes a heap seldom has so large a hole.
     """
 
     def __init__(self) -> None:
